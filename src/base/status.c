@@ -65,8 +65,8 @@ static const struct status_row *row(enum cv_status_id id)
     return &rows[(unsigned)id < CV_STATUS_COUNT ? id : CV_INTERNAL];
 }
 
-static void fill(struct cv_error *error, enum cv_status_id id, int sys_errno, const char *format,
-                 va_list args)
+__attribute__((format(printf, 4, 0))) static void
+fill(struct cv_error *error, enum cv_status_id id, int sys_errno, const char *format, va_list args)
 {
     if (!error)
         return;
