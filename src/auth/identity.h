@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Who a token says its bearer is: the outcome of verification, and all that the rest of the program
+ * sees of a token. Immutable, counted by references (atomic), so it may pass between workers. Owns
+ * its strings. Limits: subject and issuer 255 bytes, 64 tunnels. Any thread.
+ */
+#ifndef CV_AUTH_IDENTITY_H
+#define CV_AUTH_IDENTITY_H
+
+#include "base/digest.h"
+#include "base/slice.h"
+
+#include <stdatomic.h>
+
+#define CV_IDENTITY_MAX_TEXT 255
+#define CV_IDENTITY_MAX_TUNNELS 64
+#define CV_TUNNEL_NAME_MAX 63
+
+/* X(NAME, text in the token) — what a user pays for decides limits; unknown text counts as free. */
+#define CV_TIER_TABLE(X)                                                                           \
+    X(FREE, "free")                                                                                \
+    X(PREMIUM, "premium")                                                                          \
+    X(ENTERPRISE, "enterprise")
+
+enum cv_tier {
+#define CV_TIER_ENUM(name, text) CV_TIER_##name,
+    CV_TIER_TABLE(CV_TIER_ENUM)
+#undef CV_TIER_ENUM
+        CV_TIER_COUNT
+};
+
+const char *cv_tier_name(enum cv_tier tier);
+bool cv_tier_from_name(struct cv_slice name, enum cv_tier *tier);
+
+/* Read-only for everybody but the function that makes it. */
+struct cv_identity {
+    atomic_uint refs;
+    enum cv_tier tier;
+    bool is_admin;
+    bool has_tunnel_list;  /* false: every tunnel of the user; true: only those listed */
+    unsigned tunnel_count; /* may be 0 with has_tunnel_list: none at all */
+    char (*tunnels)[CV_TUNNEL_NAME_MAX + 1];
+    int64_t issued_s;      /* Unix seconds; 0 when the token does not say */
+    int64_t expires_s;     /* `exp` as in the token */
+    int64_t valid_until_s; /* the first second in which it no longer holds: exp + skew, max age */
+    char issuer[CV_IDENTITY_MAX_TEXT + 1];
+    char subject[CV_IDENTITY_MAX_TEXT + 1];
+    char jti[CV_IDENTITY_MAX_TEXT + 1]; /* "" when absent */
+    uint8_t user_key[CV_SHA256_LEN];    /* SHA-256(issuer ‖ NUL ‖ subject): the user, in maps */
+};
+
+struct cv_identity *cv_identity_ref(struct cv_identity *identity);
+void cv_identity_unref(struct cv_identity **identity); /* takes NULL; nulls */
+
+/* The same (issuer, subject). */
+bool cv_identity_is_same_user(const struct cv_identity *a, const struct cv_identity *b);
+
+/* Whether the token may publish or reach the user's tunnel of this name. */
+bool cv_identity_may_use_tunnel(const struct cv_identity *identity, struct cv_slice name);
+
+/* [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? — the one rule for tunnel names. */
+bool cv_tunnel_name_is_valid(struct cv_slice name);
+
+#endif
