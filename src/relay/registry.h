@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Who publishes what: user → tunnel → sessions (links). The only thing that workers share on the way of a request:
+ * read under a read lock once per request, changed rarely.
+ *
+ * A user is named by its key, a hash over issuer and subject. Several sessions of one agent share a name; a session of
+ * another agent takes it over, and the older ones are told.
+ */
+#ifndef CV_RELAY_REGISTRY_H
+#define CV_RELAY_REGISTRY_H
+
+#include "relay/tunnel.h"
+
+struct cv_registry;
+struct cv_session; /* a link's relay side; reference counted, lives on its worker */
+
+enum { CV_USER_KEY_LEN = 32, CV_AGENT_ID_LEN = 16 };
+
+struct cv_user_key {
+    uint8_t bytes[CV_USER_KEY_LEN];
+};
+
+struct cv_status cv_registry_new(struct cv_registry **registry);
+void cv_registry_free(struct cv_registry **registry);
+
+/* What a lookup gives: references that the caller gives back with cv_route_done. */
+struct cv_route {
+    struct cv_tunnel_spec *spec;
+    struct cv_session *session;
+    uint32_t port; /* as the publisher asked for it */
+};
+
+/* Finds a session that publishes `name` for `user`: on worker `prefer_worker` if there is one, else the
+ * least busy. CV_NO_TUNNEL; CV_AGENT_OFFLINE when the name was published in the last 24 hours. */
+struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_user_key *user,
+                                  struct cv_slice name, unsigned prefer_worker, uint64_t now_ms,
+                                  struct cv_route *route);
+void cv_route_done(struct cv_route *route);
+
+/* `session` publishes spec->name. Sessions of another agent that published it lose it: they are in
+ * displaced[], each with a reference for the caller, at most `displaced_max`. Publishing again replaces the spec. */
+struct cv_status cv_registry_publish(struct cv_registry *registry, const struct cv_user_key *user,
+                                     struct cv_session *session, struct cv_tunnel_spec *spec,
+                                     uint32_t port, struct cv_session **displaced,
+                                     size_t displaced_max, size_t *displaced_count);
+
+/* Takes one name (or, with empty name, all) of a session back. */
+void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key *user,
+                          struct cv_session *session, struct cv_slice name, uint64_t now_ms);
+
+/* Number of sessions that publish something for this user. */
+size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_user_key *user);
+
+/* Number of published names, over all users. */
+size_t cv_registry_tunnels(struct cv_registry *registry);
+
+/* Forgets names that have been gone for 24 hours. */
+void cv_registry_expire(struct cv_registry *registry, uint64_t now_ms);
+
+#endif

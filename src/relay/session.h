@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A link's relay side: whose it is, what it publishes, its streams and their pool. Lives on the worker
+ * that accepted it; other workers hold references and reach it through its mailbox only.
+ */
+#ifndef CV_RELAY_SESSION_H
+#define CV_RELAY_SESSION_H
+
+#include "relay/registry.h"
+#include "transport/link.h"
+
+#include <stdatomic.h>
+
+struct cv_conn;
+struct cv_identity;
+struct cv_relay_worker;
+
+/* Takes over an upgraded connection (the 101 is in its output) as a link of `identity`. `early` are the bytes behind the
+ * upgrade. `agent_id`: 16 bytes from Culvert-Agent, or NULL. CV_NO_MEMORY leaves `conn` with the caller. */
+struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_conn *conn,
+                                   struct cv_identity *identity, const uint8_t *agent_id,
+                                   const uint8_t link_id[16], bool is_culvert,
+                                   struct cv_slice early);
+
+struct cv_session *cv_session_ref(struct cv_session *session);
+void cv_session_unref(struct cv_session **session);
+
+/* Any thread: constants of the session. */
+unsigned cv_session_worker_index(const struct cv_session *session);
+const uint8_t *cv_session_agent_id(const struct cv_session *session); /* 16 bytes */
+unsigned cv_session_load(const struct cv_session *session); /* requests in flight, roughly */
+
+/* Own worker only. */
+bool cv_session_is_alive(const struct cv_session *session);
+void cv_session_close(struct cv_session *session, struct cv_status why, const char *message);
+
+#endif
