@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The engine under relay_config and agent_config: a schema is one table of settings (an X-macro in
+ * the program's header), and defaults, checks, environment names, `config show` and
+ * docs/configuration.md all come from it.
+ * A loaded configuration owns all its strings, never changes and may be read by any thread.
+ */
+#ifndef CV_CONFIG_SETTINGS_H
+#define CV_CONFIG_SETTINGS_H
+
+#include "base/buf.h"
+#include "base/status.h"
+
+#define CV_CONFIG_FILE_MAX (1024 * 1024)
+#define CV_CONFIG_DEPTH_MAX 8
+#define CV_CONFIG_LIST_MAX 256
+#define CV_CONFIG_VALUE_MAX 4096
+#define CV_CONFIG_PROBLEMS_MAX 100
+
+enum cv_setting_kind {
+    CV_KIND_BOOL,        /* bool */
+    CV_KIND_INT,         /* uint32_t */
+    CV_KIND_DURATION,    /* uint64_t milliseconds; CV_UNSET without a default */
+    CV_KIND_SIZE,        /* uint64_t bytes */
+    CV_KIND_STRING,      /* char *, this and the following: NULL when unset */
+    CV_KIND_PATH,        /* char *, a file's path; relative ones are relative to the process */
+    CV_KIND_ENUM,        /* char *, one of the choices */
+    CV_KIND_URLPATH,     /* char *, begins with '/' */
+    CV_KIND_HOSTNAME,    /* char * */
+    CV_KIND_HOSTPORT,    /* char *, cv_value_hostport reads it */
+    CV_KIND_URL,         /* char *, its scheme one of the choices */
+    CV_KIND_TUNNEL_NAME, /* char * */
+    CV_KIND_LIST, /* struct cv_strings, this and the following; items from the choices if given */
+    CV_KIND_LIST_HOSTPORT, /* cv_value_hostport reads each */
+    CV_KIND_LIST_CIDR,     /* cv_value_cidr reads each */
+    CV_KIND_LIST_ORIGIN,
+    CV_KIND_RECORDS, /* struct cv_records: a list of mappings, each with the settings of `record` */
+};
+
+/* A duration that has no default and was not given. */
+#define CV_UNSET UINT64_MAX
+
+struct cv_strings {
+    char **items;
+    size_t count;
+};
+
+struct cv_records {
+    void *items; /* array of the record's struct */
+    size_t count;
+};
+
+#define CV_SETTING_LIVE 1u     /* SIGHUP applies a new value; without it a restart is needed */
+#define CV_SETTING_SECRET 2u   /* masked wherever it is shown */
+#define CV_SETTING_REQUIRED 4u /* only in records: each one must have it */
+
+struct cv_setting {
+    const char *key; /* "ws.ping_interval" */
+    enum cv_setting_kind kind;
+    size_t offset;            /* of the field in the values */
+    const char *default_text; /* as one would write it; "" for unset; lists with commas */
+    uint64_t min, max;        /* of numbers */
+    const char *choices;      /* "json|text"; NULL where anything goes */
+    const char *env;          /* established name besides CULVERT_<KEY>; NULL without */
+    unsigned flags;
+    const char *help;    /* a sentence */
+    const char *example; /* a value */
+    const struct cv_schema *record;
+};
+
+struct cv_schema {
+    const char *name; /* "relay" */
+    const struct cv_setting *settings;
+    size_t count;
+    size_t size;           /* of the values' struct */
+    size_t origins_offset; /* of its struct cv_origin[count]; records have none */
+};
+
+enum cv_origin_kind { CV_ORIGIN_DEFAULT, CV_ORIGIN_FILE, CV_ORIGIN_ENV, CV_ORIGIN_FLAG };
+
+/* Where a value came from. */
+struct cv_origin {
+    enum cv_origin_kind kind;
+    unsigned line; /* in the file */
+};
+
+/* One thing that is wrong. All owned by the list. */
+struct cv_problem {
+    char *where;   /* "culvert.yaml:12", "CULVERT_WS_PING_INTERVAL", "--workers" */
+    unsigned line; /* 0 where it is no file */
+    char *key;     /* "ws.ping_interval"; "" when it is about the file */
+    char *value;   /* as written, secrets masked; "" when there is none */
+    char *text;    /* "5ms is out of range, 1s to 10m" */
+};
+
+/* All that is wrong, in the order it was found, at most CV_CONFIG_PROBLEMS_MAX. */
+struct cv_problems {
+    struct cv_problem *items;
+    size_t count;
+    size_t unlisted; /* found beyond the cap or for lack of memory */
+};
+
+void cv_problems_init(struct cv_problems *problems);
+void cv_problems_done(struct cv_problems *problems);
+/* Writes "where: key: text" a line each. CV_NO_RESOURCES when `out` is full. */
+struct cv_status cv_problems_print(const struct cv_problems *problems, struct cv_buf *out);
+/* Adds one; strings are copied, NULL counts as "". For checks that span settings. */
+void cv_problems_add(struct cv_problems *problems, const char *where, unsigned line,
+                     const char *key, const char *value, const char *text);
+
+/* A command-line flag that sets a setting. */
+struct cv_override {
+    const char *key;   /* "workers" */
+    const char *value; /* lists with commas */
+    const char *where; /* "--workers" */
+};
+
+/* Where a configuration comes from. All borrowed for the call. */
+struct cv_config_sources {
+    const char *path;                    /* YAML file; NULL for none */
+    const char *const *env;              /* like environ; NULL for none */
+    const struct cv_override *overrides; /* flags */
+    size_t override_count;
+    bool is_dev; /* --dev: what must be configured is less strict */
+};
+
+/* Fills `values` (zeroed, schema->size bytes) from defaults, file, environment, overrides, the
+ * later ones winning. Every problem is added to `problems` and the value before it stays, so that
+ * all are found at once. CV_CONFIG when there was any, CV_NO_MEMORY, CV_IO when the file cannot be
+ * read (told in `problems` too). `values` must be given to cv_settings_done in every case. */
+struct cv_status cv_settings_load(const struct cv_schema *schema, void *values,
+                                  const struct cv_config_sources *sources,
+                                  struct cv_problems *problems);
+/* The same for text in memory; `name` stands for the file in problems. */
+struct cv_status cv_settings_load_text(const struct cv_schema *schema, void *values,
+                                       struct cv_slice text, const char *name,
+                                       struct cv_problems *problems);
+void cv_settings_done(const struct cv_schema *schema, void *values);
+
+/* The setting of a key, NULL when there is none. */
+const struct cv_setting *cv_settings_find(const struct cv_schema *schema, const char *key);
+/* Where its value came from; the default for a key that does not exist. */
+struct cv_origin cv_settings_origin(const struct cv_schema *schema, const void *values,
+                                    const char *key);
+/* "CULVERT_WS_PING_INTERVAL" of a setting, into 96 bytes. */
+void cv_settings_env_name(const struct cv_setting *setting, char out[96]);
+
+/* Appends all values as YAML that loads again (but for masked secrets); with `has_origins` a
+ * comment after each says where it came from. */
+struct cv_status cv_settings_show(const struct cv_schema *schema, const void *values,
+                                  bool has_origins, struct cv_buf *out);
+/* Appends the reference of all settings as Markdown. */
+struct cv_status cv_settings_doc(const struct cv_schema *schema, struct cv_buf *out);
+
+#endif
