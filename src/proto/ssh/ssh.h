@@ -14,10 +14,9 @@
  * be sent is appended. Nothing is called back, so nothing is re-entered: any function here may be
  * called between two calls of cv_ssh_next.
  *
- * Limits: channels, unanswered global requests (16 each way), names (255 bytes), packets, windows,
- * control messages held back during a key exchange (64 KiB). Channel data is never buffered here:
- * what is received is in the event, what is sent goes encrypted into `out` or is not taken.
- * One thread.
+ * Limits: channels, unanswered global requests, names (255 bytes), packets, windows, control
+ * messages held back during a key exchange (64 KiB). Channel data is never buffered here: what is
+ * received is in the event, what is sent goes encrypted into `out` or is not taken. One thread.
  */
 #ifndef CV_PROTO_SSH_SSH_H
 #define CV_PROTO_SSH_SSH_H
@@ -29,13 +28,12 @@
 
 /* Longest host name, request name or payload text accepted from a peer; longer ones are refused. */
 #define CV_SSH_NAME_MAX 255
-/* Global requests of one side that may wait for an answer. */
+/* Our global requests that may wait for an answer. */
 #define CV_SSH_REQUESTS_MAX 16
+/* Global requests of the peer that may wait for the caller's answer; more of them are refused. */
+#define CV_SSH_OWED_MAX 64
 /* The largest payload of a global request or reply that we send. */
 #define CV_SSH_REQUEST_PAYLOAD_MAX 16384
-/* `out` must have at least this cap, to hold a key exchange, control messages and a packet. */
-#define CV_SSH_OUT_MIN_BYTES 65536
-
 struct cv_ssh;
 struct cv_ssh_channel;
 
@@ -140,7 +138,8 @@ struct cv_ssh_event {
 
 /* A session in the role of options->transport; appends our identification to `out`. Options are
  * copied; what they point to (host key) is borrowed for the session's life. CV_INVALID for numbers
- * out of range or an `out` under CV_SSH_OUT_MIN_BYTES, CV_NO_MEMORY; *ssh is NULL then. */
+ * out of range, an unknown cipher, no host key in a server, or an `out` with a cap under
+ * CV_SSH_OUT_MIN; CV_NO_MEMORY. *ssh is NULL then. */
 struct cv_status cv_ssh_new(const struct cv_ssh_options *options, struct cv_buf *out,
                             uint64_t now_ms, struct cv_ssh **ssh);
 
@@ -148,23 +147,23 @@ struct cv_status cv_ssh_new(const struct cv_ssh_options *options, struct cv_buf 
  * pointer, takes NULL. `out` is left as it is. */
 void cv_ssh_free(struct cv_ssh **ssh);
 
-/* Hands `len` received bytes over. They are borrowed and modified in place until cv_ssh_next says
- * CV_AGAIN, which means all were used; feed again only then. */
-void cv_ssh_feed(struct cv_ssh *ssh, uint8_t *data, size_t len);
+/* Hands `len` received bytes over, at most CV_SSH_FEED_MAX. They are borrowed and modified in place
+ * until cv_ssh_next says CV_AGAIN; call it until then, before the memory goes and before feeding
+ * again. CV_SSH_LIMIT when more is fed, or while cv_ssh_wants_input is false: the session has
+ * failed. */
+struct cv_status cv_ssh_feed(struct cv_ssh *ssh, uint8_t *data, size_t len);
 
-/* The next event. CV_AGAIN: none for now; either all input is used up, or cv_ssh_wants_input is
- * false and the rest waits for room in `out` or for an answer of the caller. CV_EOF: the session
- * has ended in good order (DISCONNECTED was given, or cv_ssh_disconnect called). Any other status
- * is final: the reason to disconnect is already in `out`; send that, then free. It is returned
- * again by later calls. */
+/* The next event. CV_AGAIN: none for now; either all input is used up, or the session waits for
+ * room in `out` or for cv_ssh_accept_host_key and has kept the rest: call again after either.
+ * CV_EOF: the session has ended in good order (DISCONNECTED was given, or cv_ssh_disconnect
+ * called). Any other status is final: the reason to disconnect is already in `out`, if it could be
+ * sent; send that, then free. It is returned again by later calls, and cv_ssh_error has the detail.
+ */
 struct cv_status cv_ssh_next(struct cv_ssh *ssh, uint64_t now_ms, struct cv_ssh_event *event);
 
-/* False while the answers to more input would not fit: `out` is nearly full, or too many global
- * requests wait for the caller. Do not read from the peer then. Memory stays bounded either way. */
+/* False while the answers to more input would not fit into `out`. Do not read from the peer then.
+ */
 bool cv_ssh_wants_input(const struct cv_ssh *ssh);
-
-/* True when input that was fed is not used up yet; do not feed more, call cv_ssh_next. */
-bool cv_ssh_has_input(const struct cv_ssh *ssh);
 
 /* When cv_ssh_tick wants to be called; UINT64_MAX for never. */
 uint64_t cv_ssh_deadline(const struct cv_ssh *ssh);
@@ -173,8 +172,10 @@ uint64_t cv_ssh_deadline(const struct cv_ssh *ssh);
  * gave no sign of life; other failures as for cv_ssh_next. Final. */
 struct cv_status cv_ssh_tick(struct cv_ssh *ssh, uint64_t now_ms);
 
-/* The link beneath was away and is back: its silence says nothing about the peer. */
-void cv_ssh_resumed(struct cv_ssh *ssh, uint64_t now_ms);
+/* Stops the clock while there is no network under the session, and lets it go on: deadlines move,
+ * and the silence between says nothing about the peer. Without effect when called twice. */
+void cv_ssh_pause(struct cv_ssh *ssh, uint64_t now_ms);
+void cv_ssh_resume(struct cv_ssh *ssh, uint64_t now_ms);
 
 /* Sends a keepalive now, to find loss early; CV_NO_RESOURCES when CV_SSH_REQUESTS_MAX requests
  * wait. */
@@ -192,9 +193,14 @@ void cv_ssh_disconnect(struct cv_ssh *ssh, uint32_t reason, const char *text);
 
 /* 32 bytes that both sides derive from the first key exchange as RFC 4253 §7.2 derives keys, under
  * a label of its own. Rekeying does not change them. False before ESTABLISHED. */
-bool cv_ssh_derive(struct cv_ssh *ssh, const char *label, uint8_t out[32]);
+bool cv_ssh_derive(const struct cv_ssh *ssh, const char *label, uint8_t out[32]);
 
 bool cv_ssh_is_established(const struct cv_ssh *ssh);
+
+/* For logs: why the session failed, one sentence, "" if it did not; valid until free. The transport
+ * tells the peer's version, the cipher and how many key exchanges there were. */
+const char *cv_ssh_error(const struct cv_ssh *ssh);
+const struct cv_ssh_transport *cv_ssh_transport_of(const struct cv_ssh *ssh);
 
 /* Channels that are in use, those being closed and those not yet confirmed included. */
 uint32_t cv_ssh_channel_count(const struct cv_ssh *ssh);
