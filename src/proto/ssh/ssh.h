@@ -168,9 +168,9 @@ bool cv_ssh_wants_input(const struct cv_ssh *ssh);
 /* When cv_ssh_tick wants to be called; UINT64_MAX for never. */
 uint64_t cv_ssh_deadline(const struct cv_ssh *ssh);
 
-/* Does what is due: handshake limit, keepalive, rekeying by time. CV_CONN_TIMEOUT when the peer
- * gave no sign of life; other failures as for cv_ssh_next. Final. */
-struct cv_status cv_ssh_tick(struct cv_ssh *ssh, uint64_t now_ms);
+/* Does what is due: handshake limit, keepalive, rekeying by time. Call cv_ssh_next afterwards: it
+ * tells CV_CONN_TIMEOUT when the peer gave no sign of life. */
+void cv_ssh_tick(struct cv_ssh *ssh, uint64_t now_ms);
 
 /* Stops the clock while there is no network under the session, and lets it go on: deadlines move,
  * and the silence between says nothing about the peer. Without effect when called twice. */
@@ -230,7 +230,8 @@ void cv_ssh_channel_refuse(struct cv_ssh_channel *channel, enum cv_ssh_open_fail
  * follows. */
 size_t cv_ssh_channel_write(struct cv_ssh_channel *channel, struct cv_slice data);
 
-/* How many bytes cv_ssh_channel_write would take now. */
+/* How many bytes cv_ssh_channel_write would take now, as far as window and room say; a key exchange
+ * that starts in between makes it fewer. */
 size_t cv_ssh_channel_writable(const struct cv_ssh_channel *channel);
 
 /* The caller has passed on `len` bytes of CHANNEL_DATA: the window is given back, in steps of half
