@@ -69,7 +69,7 @@ struct cv_ws_options {
     int deflate_level;                   /* 1 fast … 9 small */
 };
 
-/* The defaults: frames to 1 MiB, messages without limit, 4,096 fragments, 16 pongs, 1,024
+/* The defaults: frames to 1 MiB, messages without limit, 4,096 fragments, 64 pongs, 1,024
  * unanswered pings, text and binary accepted, no deflate, 16 MiB inflated, level 6. */
 void cv_ws_options_init(struct cv_ws_options *options, enum cv_ws_role role);
 

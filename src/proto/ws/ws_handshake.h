@@ -64,7 +64,7 @@ bool cv_ws_list_has(struct cv_slice list, const char *token);
 
 /* Server: the first subprotocol in the client's order that is among `supported`. *chosen points
  * into `offered`, empty when there is none (or nothing was offered). CV_WS_UPGRADE when the list is
- * malformed or names one twice (§4.1 no. 10). */
+ * malformed, names one twice (§4.1 no. 10) or more than 32. */
 struct cv_status cv_ws_choose_protocol(struct cv_slice offered, const char *const *supported,
                                        size_t count, struct cv_slice *chosen);
 
