@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+#include "proto/http/http_lines.h"
+
+#include "proto/http/http_chars.h"
+
+enum { KEEP_BYTES = 4096 };
+
+void cv_http_lines_init(struct cv_http_lines *lines, const struct cv_http_lines_limits *limits)
+{
+    *lines = (struct cv_http_lines){.limits = *limits};
+    cv_buf_init(&lines->buf, limits->section);
+}
+
+void cv_http_lines_done(struct cv_http_lines *lines)
+{
+    cv_buf_done(&lines->buf);
+}
+
+void cv_http_lines_reset(struct cv_http_lines *lines)
+{
+    cv_buf_consume(&lines->buf, cv_buf_len(&lines->buf));
+    cv_buf_shrink(&lines->buf, KEEP_BYTES);
+    lines->line_count = 0;
+    lines->line_len = 0;
+    lines->is_after_cr = false;
+    lines->has_blank_start = false;
+}
+
+static struct cv_status fail(enum cv_status_id id, const char **fault, const char *text)
+{
+    *fault = text;
+    return cv_status(id);
+}
+
+/* One byte that is neither the end of a line nor over a limit. */
+static struct cv_status check_byte(struct cv_http_lines *lines, uint8_t c, const char **fault)
+{
+    if (lines->is_after_cr)
+        return fail(CV_BAD_REQUEST, fault, "a bare CR in the head (RFC 9112 2.2)");
+    if (c == '\n')
+        return fail(CV_BAD_REQUEST, fault, "a bare LF in the head (RFC 9112 2.2)");
+    if (c != '\r' && !(cv_http_chars[c] & CV_HTTP_VCHAR))
+        return fail(CV_BAD_REQUEST, fault, "a control character in the head (RFC 9110 5.5)");
+    lines->is_after_cr = c == '\r';
+    lines->line_len++;
+    return cv_ok();
+}
+
+static struct cv_status check_limits(const struct cv_http_lines *lines, size_t section_len,
+                                     const char **fault)
+{
+    const struct cv_http_lines_limits *limits = &lines->limits;
+    /* line_len counts the CR once it has come. */
+    if (limits->first_line && lines->line_count == 0 &&
+        lines->line_len - lines->is_after_cr > limits->first_line)
+        return fail(CV_URI_TOO_LONG, fault, "the start line is too long");
+    if (section_len > limits->section)
+        return fail(CV_HEAD_TOO_LARGE, fault, "the section is too large");
+    return cv_ok();
+}
+
+/* What a byte completes. */
+enum outcome { PLAIN, LINE_DONE, BLANK_DROPPED, SECTION_DONE };
+
+static struct cv_status end_line(struct cv_http_lines *lines, enum outcome *outcome,
+                                 const char **fault)
+{
+    const struct cv_http_lines_limits *limits = &lines->limits;
+    bool is_empty = lines->line_len == 1; /* the CR alone */
+    lines->line_len = 0;
+    lines->is_after_cr = false;
+    *outcome = LINE_DONE;
+    if (is_empty) {
+        *outcome = SECTION_DONE;
+        if (limits->first_line && lines->line_count == 0) {
+            if (!limits->allows_blank || lines->has_blank_start)
+                return fail(CV_BAD_REQUEST, fault, "empty lines before the head (RFC 9112 2.2)");
+            lines->has_blank_start = true;
+            *outcome = BLANK_DROPPED;
+        }
+    } else if (++lines->line_count > limits->line_count) {
+        return fail(CV_HEAD_TOO_LARGE, fault, "too many field lines");
+    }
+    return cv_ok();
+}
+
+struct cv_status cv_http_lines_take(struct cv_http_lines *lines, const uint8_t *data, size_t len,
+                                    size_t *used, const char **fault)
+{
+    size_t held = cv_buf_len(&lines->buf), from = 0, i = 0;
+    enum outcome outcome = PLAIN;
+    while (i < len && outcome != SECTION_DONE && outcome != LINE_DONE) {
+        uint8_t c = data[i++];
+        outcome = PLAIN;
+        if (c == '\n' && lines->is_after_cr)
+            CV_RETURN_IF_ERROR(end_line(lines, &outcome, fault));
+        else
+            CV_RETURN_IF_ERROR(check_byte(lines, c, fault));
+        CV_RETURN_IF_ERROR(check_limits(lines, held + (i - from), fault));
+        if (outcome == BLANK_DROPPED) {
+            cv_buf_consume(&lines->buf, held);
+            held = 0;
+            from = i;
+        }
+    }
+    *used = i;
+    if (i > from && !cv_is_ok(cv_buf_append(&lines->buf, data + from, i - from)))
+        return fail(CV_NO_MEMORY, fault, "out of memory");
+    return outcome == SECTION_DONE ? cv_ok() : cv_status(CV_AGAIN);
+}
