@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Who publishes what: user → tunnel → sessions (links). The only thing that workers share on the way of a request:
- * read under a read lock once per request, changed rarely.
+ * Who publishes what: user → tunnel → sessions (links). The only thing that workers share on the
+ * way of a request: read under a read lock once per request, changed rarely.
  *
- * A user is named by its key, a hash over issuer and subject. Several sessions of one agent share a name; a session of
- * another agent takes it over, and the older ones are told.
+ * A user is named by its key, a hash over issuer and subject. Several sessions of one agent share a
+ * name; a session of another agent takes it over, and the older ones are told.
  */
 #ifndef CV_RELAY_REGISTRY_H
 #define CV_RELAY_REGISTRY_H
@@ -30,15 +30,17 @@ struct cv_route {
     uint32_t port; /* as the publisher asked for it */
 };
 
-/* Finds a session that publishes `name` for `user`: on worker `prefer_worker` if there is one, else the
- * least busy. CV_NO_TUNNEL; CV_AGENT_OFFLINE when the name was published in the last 24 hours. */
+/* Finds a session that publishes `name` for `user`: on worker `prefer_worker` if there is one, else
+ * the least busy. CV_NO_TUNNEL; CV_AGENT_OFFLINE when the name was published in the last 24 hours.
+ */
 struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_user_key *user,
                                   struct cv_slice name, unsigned prefer_worker, uint64_t now_ms,
                                   struct cv_route *route);
 void cv_route_done(struct cv_route *route);
 
 /* `session` publishes spec->name. Sessions of another agent that published it lose it: they are in
- * displaced[], each with a reference for the caller, at most `displaced_max`. Publishing again replaces the spec. */
+ * displaced[], each with a reference for the caller, at most `displaced_max`. Publishing again
+ * replaces the spec. */
 struct cv_status cv_registry_publish(struct cv_registry *registry, const struct cv_user_key *user,
                                      struct cv_session *session, struct cv_tunnel_spec *spec,
                                      uint32_t port, struct cv_session **displaced,

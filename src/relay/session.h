@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A link's relay side: whose it is, what it publishes, its streams and their pool. Lives on the worker
- * that accepted it; other workers hold references and reach it through its mailbox only.
+ * A link's relay side: whose it is, what it publishes, its streams and their pool. Lives on the
+ * worker that accepted it; other workers hold references and reach it through its mailbox only.
  */
 #ifndef CV_RELAY_SESSION_H
 #define CV_RELAY_SESSION_H
@@ -15,8 +15,9 @@ struct cv_conn;
 struct cv_identity;
 struct cv_relay_worker;
 
-/* Takes over an upgraded connection (the 101 is in its output) as a link of `identity`. `early` are the bytes behind the
- * upgrade. `agent_id`: 16 bytes from Culvert-Agent, or NULL. CV_NO_MEMORY leaves `conn` with the caller. */
+/* Takes over an upgraded connection (the 101 is in its output) as a link of `identity`. `early` are
+ * the bytes behind the upgrade. `agent_id`: 16 bytes from Culvert-Agent, or NULL. CV_NO_MEMORY
+ * leaves `conn` with the caller. */
 struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_conn *conn,
                                    struct cv_identity *identity, const uint8_t *agent_id,
                                    const uint8_t link_id[16], bool is_culvert,

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * What a request talks to: one byte pipe to the local service. Two kinds behind one face: a stream of a link on
- * this worker, and a stream on another worker, reached through mailboxes with bounded credit.
+ * What a request talks to: one byte pipe to the local service. Two kinds behind one face: a stream
+ * of a link on this worker, and a stream on another worker, reached through mailboxes with bounded
+ * credit.
  *
- * Used on the worker that opened it only. Callbacks never run inside a call from above. A pooled stream is used again when
- * there is one of the same user, tunnel and session; the least recently used idle stream makes room for a
- * new one; over the channel limit opens wait, oldest first, at most `queue.size` of them.
+ * Used on the worker that opened it only. Callbacks never run inside a call from above. A pooled
+ * stream is used again when there is one of the same user, tunnel and session; the least recently
+ * used idle stream makes room for a new one; over the channel limit opens wait, oldest first, at
+ * most `queue.size` of them.
  */
 #ifndef CV_RELAY_UPSTREAM_H
 #define CV_RELAY_UPSTREAM_H
@@ -16,10 +18,12 @@ struct cv_relay_worker;
 struct cv_upstream;
 
 struct cv_upstream_ops {
-    /* Open. `is_reused`: it carried an exchange before, so its service may have closed it just now. */
+    /* Open. `is_reused`: it carried an exchange before, so its service may have closed it just now.
+     */
     void (*on_open)(void *arg, bool is_reused);
-    /* It could not be opened; not one byte reached the service. CV_SERVICE_REFUSED, CV_SERVICE_TIMEOUT, CV_SERVICE_UNREACHABLE,
-     * CV_QUEUE_FULL, CV_LINK_LOST, CV_NO_TUNNEL, CV_NO_MEMORY. Dead afterwards. */
+    /* It could not be opened; not one byte reached the service. CV_SERVICE_REFUSED,
+     * CV_SERVICE_TIMEOUT, CV_SERVICE_UNREACHABLE, CV_QUEUE_FULL, CV_LINK_LOST, CV_NO_TUNNEL,
+     * CV_NO_MEMORY. Dead afterwards. */
     void (*on_failed)(void *arg, struct cv_status why);
     void (*on_data)(void *arg, struct cv_slice data); /* take all; report with consumed */
     void (*on_eof)(void *arg);                        /* the service sends no more */
@@ -28,9 +32,9 @@ struct cv_upstream_ops {
     void (*on_closed)(void *arg, struct cv_status why);
 };
 
-/* Opens a pipe to the tunnel of `route` (borrowed for the call). A pooled stream is taken when it has been idle
- * for less than `max_idle_ms` (0: never a pooled one). On CV_OK *upstream is the caller's until a last
- * callback or cv_upstream_close. CV_NO_MEMORY; CV_QUEUE_FULL at once. */
+/* Opens a pipe to the tunnel of `route` (borrowed for the call). A pooled stream is taken when it
+ * has been idle for less than `max_idle_ms` (0: never a pooled one). On CV_OK *upstream is the
+ * caller's until a last callback or cv_upstream_close. CV_NO_MEMORY; CV_QUEUE_FULL at once. */
 struct cv_status cv_upstream_open(struct cv_relay_worker *worker, const struct cv_route *route,
                                   uint32_t max_idle_ms, const struct cv_upstream_ops *ops,
                                   void *arg, struct cv_upstream **upstream);
@@ -48,9 +52,9 @@ void cv_upstream_consumed(struct cv_upstream *upstream, size_t len);
 /* No more will be written. */
 void cv_upstream_eof(struct cv_upstream *upstream);
 
-/* Ends it: with `is_reusable` (the exchange ended cleanly at a message boundary in both directions) it
- * goes into the pool, else its stream is closed, which closes the service's connection. No callback
- * comes after this call; the pointer is dead. */
+/* Ends it: with `is_reusable` (the exchange ended cleanly at a message boundary in both directions)
+ * it goes into the pool, else its stream is closed, which closes the service's connection. No
+ * callback comes after this call; the pointer is dead. */
 void cv_upstream_close(struct cv_upstream *upstream, bool is_reusable);
 
 #endif

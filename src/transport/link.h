@@ -3,13 +3,13 @@
  * A link: one SSH session over a WebSocket, on either side, and the streams in it. Ties the engines
  * (proto/ws, proto/link, proto/ssh) to a connection; knows nothing of tunnels, users or HTTP.
  *
- * Owns the connection from the moment it is handed over, and its streams. All calls and callbacks on the
- * worker that made it. Callbacks never run inside a call from above: what a call causes is reported
- * later in the same loop turn.
+ * Owns the connection from the moment it is handed over, and its streams. All calls and callbacks
+ * on the worker that made it. Callbacks never run inside a call from above: what a call causes is
+ * reported later in the same loop turn.
  *
- * Backpressure: cv_stream_write takes what the peer's window and LINK_BACKLOG allow; on_writable comes when there is
- * room again, streams taking turns. What arrives must be taken whole in on_data and reported with
- * cv_stream_consumed once it has left, which opens the SSH window again; a window
+ * Backpressure: cv_stream_write takes what the peer's window and LINK_BACKLOG allow; on_writable
+ * comes when there is room again, streams taking turns. What arrives must be taken whole in on_data
+ * and reported with cv_stream_consumed once it has left, which opens the SSH window again; a window
  * (1 MiB) is what a stream can hold at most.
  */
 #ifndef CV_TRANSPORT_LINK_H
@@ -32,18 +32,18 @@ enum cv_stream_kind { CV_STREAM_FORWARDED, CV_STREAM_DIRECT };
 
 struct cv_link_options {
     enum cv_link_role role;
-    bool is_culvert;                         /* subprotocol culvert.v1; false: ssh */
+    bool is_culvert;                        /* subprotocol culvert.v1; false: ssh */
     const struct cv_ssh_host_key *host_key; /* relay; borrowed for the link's life */
     const char *ciphers;                    /* comma-separated SSH names; NULL: all, best first */
     uint32_t max_channels;
-    uint32_t window_bytes;        /* receive window of a stream */
-    bool has_compression;         /* offer zlib@openssh.com */
+    uint32_t window_bytes; /* receive window of a stream */
+    bool has_compression;  /* offer zlib@openssh.com */
     uint64_t rekey_bytes;
     uint32_t rekey_ms;
     uint32_t handshake_ms;
-    uint32_t keepalive_ms;        /* SSH keep-alive */
-    uint32_t ping_interval_ms;    /* WebSocket ping after so much silence */
-    uint32_t pong_timeout_ms;     /* dead after so much silence behind the ping */
+    uint32_t keepalive_ms;     /* SSH keep-alive */
+    uint32_t ping_interval_ms; /* WebSocket ping after so much silence */
+    uint32_t pong_timeout_ms;  /* dead after so much silence behind the ping */
     size_t replay_bytes;
     uint64_t max_frame_bytes;
 };
@@ -53,12 +53,15 @@ struct cv_link_ops {
     void (*on_up)(void *arg);
     /* Agent: the relay's host key. False ends the link with CV_HOST_KEY. */
     bool (*on_host_key)(void *arg, struct cv_slice blob, const char *fingerprint);
-    /* A global request other than keep-alives. For tcpip-forward and its cancel, host and port are set; else
-     * payload. Returns whether it succeeds; *reply (at most 255 characters, "" for none) goes with the answer. */
+    /* A global request other than keep-alives. For tcpip-forward and its cancel, host and port are
+     * set; for names ending in @culvert `payload` is the one SSH string in it. Returns whether it
+     * succeeds. */
     bool (*on_request)(void *arg, struct cv_slice name, struct cv_slice host, uint32_t port,
-                       struct cv_slice payload, char reply[256]);
+                       struct cv_slice payload);
     /* The answer to cv_link_request, in order. */
-    void (*on_reply)(void *arg, uintptr_t cookie, bool is_success, struct cv_slice payload);
+    void (*on_reply)(void *arg, uintptr_t cookie, bool is_success);
+    /* A stream has ended on both sides, so that there is room for another. May be NULL. */
+    void (*on_capacity)(void *arg);
     /* The peer asks for a stream: cv_stream_accept or cv_stream_refuse, now or later. */
     void (*on_stream)(void *arg, struct cv_stream *stream, enum cv_stream_kind kind,
                       struct cv_slice host, uint32_t port);
@@ -70,18 +73,19 @@ struct cv_link_ops {
 };
 
 /* Takes over `conn`, whose upgrade is done; `early` are bytes that came behind the upgrade, copied.
- * Installs itself as the connection's owner. CV_NO_MEMORY leaves the connection with the caller. `log` is borrowed. */
+ * Installs itself as the connection's owner. CV_NO_MEMORY leaves the connection with the caller.
+ * `log` is borrowed. */
 struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
                              const struct cv_link_options *options, struct cv_slice early,
                              const struct cv_link_ops *ops, void *arg, struct cv_log *log,
                              struct cv_link **link);
 
-/* Ends the link: SSH disconnect, WebSocket close with the codes of `why`, then the socket, 5 s at the latest; on_closed
- * follows. Idempotent. */
+/* Ends the link: SSH disconnect, WebSocket close with the codes of `why`, then the socket, 5 s at
+ * the latest; on_closed follows. Idempotent. */
 void cv_link_close(struct cv_link *link, struct cv_status why, const char *message);
 
-/* Sends a global request; its answer comes as on_reply with `cookie`. CV_NO_RESOURCES when too many are
- * unanswered. */
+/* Sends a global request with `payload` as one SSH string; its answer comes as on_reply with
+ * `cookie`. CV_NO_RESOURCES when too many are unanswered, CV_INVALID before on_up. */
 struct cv_status cv_link_request(struct cv_link *link, const char *name, struct cv_slice payload,
                                  uintptr_t cookie);
 
@@ -93,10 +97,10 @@ struct cv_status cv_link_forward(struct cv_link *link, const char *host, uint32_
 struct cv_status cv_link_control_send(struct cv_link *link, const struct cv_link_control *control);
 
 bool cv_link_is_culvert(const struct cv_link *link);
-size_t cv_link_streams(const struct cv_link *link);     /* open or opening */
+size_t cv_link_streams(const struct cv_link *link); /* open or opening */
 size_t cv_link_max_streams(const struct cv_link *link);
-uint32_t cv_link_rtt_ms(const struct cv_link *link);    /* 0: unknown */
-uint64_t cv_link_bytes_in(const struct cv_link *link);  /* SSH bytes */
+uint32_t cv_link_rtt_ms(const struct cv_link *link);   /* 0: unknown */
+uint64_t cv_link_bytes_in(const struct cv_link *link); /* SSH bytes */
 uint64_t cv_link_bytes_out(const struct cv_link *link);
 
 struct cv_stream_ops {
@@ -106,7 +110,9 @@ struct cv_stream_ops {
     void (*on_data)(void *arg, struct cv_slice data);
     void (*on_eof)(void *arg);      /* the peer sends no more */
     void (*on_writable)(void *arg); /* after a short write */
-    void (*on_closed)(void *arg, struct cv_status why); /* by the peer (CV_OK) or with the link; dead afterwards */
+    void (*on_closed)(
+        void *arg,
+        struct cv_status why); /* by the peer (CV_OK) or with the link; dead afterwards */
 };
 
 /* Opens a stream. CV_CHANNEL_LIMIT at the limit; CV_LINK_LOST while the link is not up. */
@@ -121,7 +127,8 @@ void cv_stream_refuse(struct cv_stream *stream, uint32_t ssh_reason, const char 
 /* Changes who is told; for streams that are pooled. */
 void cv_stream_set_ops(struct cv_stream *stream, const struct cv_stream_ops *ops, void *arg);
 
-/* Takes as much of `data` as can be sent now; returns how much. Less than all: on_writable follows. */
+/* Takes as much of `data` as can be sent now; returns how much. Less than all: on_writable follows.
+ */
 size_t cv_stream_write(struct cv_stream *stream, struct cv_slice data);
 size_t cv_stream_writable(const struct cv_stream *stream);
 

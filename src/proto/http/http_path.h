@@ -10,10 +10,7 @@
 #include "base/buf.h"
 #include "base/slice.h"
 #include "base/status.h"
-
-/* `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?` */
-enum { CV_TUNNEL_NAME_MAX = 63 };
-bool cv_http_is_tunnel_name(struct cv_slice name);
+#include "base/tunnel_name.h"
 
 /* Splits "/t/<name>/<rest>". *rest begins with '/' and stays percent-encoded; "/t/<name>" alone
  * gives an empty rest (the caller answers with a redirect to add the slash, or treats it as "/").

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Happy path: cv_pool_open takes an idle pipe, or opens a stream → on_stream_open → data →
+ * cv_pipe_close(reusable) → a waiting request takes it, or it lies idle. Ways it fails: the agent
+ * refuses (on_stream_refused, the word in the text says why); it closes the stream; the link ends
+ * (cv_pool_end); the tunnel is taken over (cv_pool_end_tunnel); the queue is full.
+ */
+#include "relay/pool.h"
+
+#include "config/relay_config.h"
+#include "relay/session_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+enum { POOL_IDLE_MS = 60000 };
+
+enum pipe_state { PIPE_WAITING, PIPE_OPENING, PIPE_OPEN, PIPE_IDLE };
+
+struct cv_pipe {
+    struct cv_upstream upstream; /* first: a pipe is an upstream of this worker */
+    struct cv_pool *pool;
+    struct cv_tunnel_spec *spec;
+    struct cv_stream *stream;
+    const struct cv_upstream_ops *ops;
+    void *arg;
+    uint32_t port;
+    enum pipe_state state;
+    bool is_reused;
+    uint64_t idle_since_ms;
+    struct cv_pipe *prev, *next;
+};
+
+static const struct cv_stream_ops stream_ops;
+
+static struct cv_worker *worker_of(const struct cv_pool *pool)
+{
+    return pool->session->worker->worker;
+}
+
+static struct cv_pipe **list_of(struct cv_pipe *pipe)
+{
+    switch (pipe->state) {
+    case PIPE_WAITING:
+        return &pipe->pool->waiting;
+    case PIPE_IDLE:
+        return &pipe->pool->idle;
+    case PIPE_OPENING:
+    case PIPE_OPEN:
+        break;
+    }
+    return &pipe->pool->active;
+}
+
+static void leave_list(struct cv_pipe *pipe)
+{
+    struct cv_pipe **list = list_of(pipe);
+    DL_DELETE(*list, pipe);
+    if (pipe->state == PIPE_WAITING)
+        pipe->pool->waiting_count--;
+}
+
+static void enter(struct cv_pipe *pipe, enum pipe_state state)
+{
+    pipe->state = state;
+    struct cv_pipe **list = list_of(pipe);
+    if (state == PIPE_IDLE) {
+        DL_PREPEND(*list, pipe);
+    } else {
+        DL_APPEND(*list, pipe);
+    }
+    if (state == PIPE_WAITING)
+        pipe->pool->waiting_count++;
+}
+
+static void pipe_free(struct cv_pipe *pipe)
+{
+    leave_list(pipe);
+    if (pipe->state != PIPE_IDLE)
+        (void)atomic_fetch_sub_explicit(&pipe->pool->session->load, 1, memory_order_relaxed);
+    if (pipe->stream)
+        cv_stream_close(pipe->stream);
+    cv_tunnel_spec_unref(&pipe->spec);
+    free(pipe);
+}
+
+/* The last callback of a pipe in use. */
+static void pipe_end(struct cv_pipe *pipe, struct cv_status why)
+{
+    const struct cv_upstream_ops *ops = pipe->ops;
+    void *arg = pipe->arg;
+    bool was_open = pipe->state == PIPE_OPEN;
+    pipe_free(pipe);
+    if (!ops)
+        return;
+    if (was_open)
+        ops->on_closed(arg, why);
+    else
+        ops->on_failed(arg, why);
+}
+
+/* ---- streams ---- */
+
+static void on_stream_open(void *arg)
+{
+    struct cv_pipe *pipe = arg;
+    pipe->state = PIPE_OPEN; /* the same list */
+    pipe->ops->on_open(pipe->arg, false);
+}
+
+/* The first word of the refusal says what happened (docs/PROTOCOL.md). */
+static enum cv_status_id refusal(uint32_t reason, struct cv_slice text)
+{
+    struct cv_slice rest = text, word = cv_slice_split(&rest, ':');
+    if (cv_slice_is(word, "service-refused"))
+        return CV_SERVICE_REFUSED;
+    if (cv_slice_is(word, "service-timeout"))
+        return CV_SERVICE_TIMEOUT;
+    if (cv_slice_is(word, "service-unreachable"))
+        return CV_SERVICE_UNREACHABLE;
+    if (cv_slice_is(word, "agent-busy"))
+        return CV_CHANNEL_LIMIT;
+    if (cv_slice_is(word, "agent-stopping"))
+        return CV_AGENT_OFFLINE;
+    /* Foreign clients: OpenSSH answers with 2 and its own words. */
+    return reason == 4 ? CV_CHANNEL_LIMIT : CV_SERVICE_REFUSED;
+}
+
+static void on_stream_refused(void *arg, uint32_t reason, struct cv_slice text)
+{
+    struct cv_pipe *pipe = arg;
+    pipe->stream = NULL;
+    pipe_end(pipe, cv_status(refusal(reason, text)));
+}
+
+static void on_stream_data(void *arg, struct cv_slice data)
+{
+    struct cv_pipe *pipe = arg;
+    if (pipe->state == PIPE_OPEN)
+        pipe->ops->on_data(pipe->arg, data);
+    else
+        pipe_free(pipe); /* a service that speaks unasked is not used again */
+}
+
+static void on_stream_eof(void *arg)
+{
+    struct cv_pipe *pipe = arg;
+    if (pipe->state == PIPE_OPEN)
+        pipe->ops->on_eof(pipe->arg);
+    else
+        pipe_free(pipe);
+}
+
+static void on_stream_writable(void *arg)
+{
+    struct cv_pipe *pipe = arg;
+    if (pipe->state == PIPE_OPEN)
+        pipe->ops->on_writable(pipe->arg);
+}
+
+static void on_stream_closed(void *arg, struct cv_status why)
+{
+    struct cv_pipe *pipe = arg;
+    pipe->stream = NULL;
+    if (pipe->state == PIPE_IDLE)
+        pipe_free(pipe);
+    else
+        pipe_end(pipe, cv_is_ok(why) ? cv_status(CV_EOF) : why);
+}
+
+static const struct cv_stream_ops stream_ops = {
+    .on_open = on_stream_open,
+    .on_refused = on_stream_refused,
+    .on_data = on_stream_data,
+    .on_eof = on_stream_eof,
+    .on_writable = on_stream_writable,
+    .on_closed = on_stream_closed,
+};
+
+/* ---- who gets a stream ---- */
+
+static size_t in_use(const struct cv_pool *pool, const char *name)
+{
+    size_t count = 0;
+    for (const struct cv_pipe *p = pool->active; p; p = p->next)
+        count += strcmp(p->spec->name, name) == 0;
+    return count;
+}
+
+static struct cv_pipe *find_idle(struct cv_pool *pool, const char *name, uint64_t since_ms)
+{
+    for (struct cv_pipe *p = pool->idle; p && p->idle_since_ms >= since_ms; p = p->next)
+        if (strcmp(p->spec->name, name) == 0)
+            return p;
+    return NULL;
+}
+
+/* The least recently used idle stream makes room; its place is free once the agent has closed
+ * it too. */
+static void evict_idle(struct cv_pool *pool)
+{
+    if (pool->idle)
+        pipe_free(pool->idle->prev); /* utlist: the head's prev is the tail */
+}
+
+/* CV_AGAIN: it has to wait. */
+static struct cv_status try_open(struct cv_pipe *pipe)
+{
+    struct cv_pool *pool = pipe->pool;
+    if (pipe->spec->concurrency && in_use(pool, pipe->spec->name) >= pipe->spec->concurrency)
+        return cv_status(CV_AGAIN);
+    struct cv_status status =
+        cv_stream_open(pool->session->link, CV_STREAM_FORWARDED, pipe->spec->name, pipe->port,
+                       &stream_ops, pipe, &pipe->stream);
+    return status.id == CV_CHANNEL_LIMIT ? cv_status(CV_AGAIN) : status;
+}
+
+/* Hands an idle stream to a pipe that has none. */
+static void take_over(struct cv_pipe *pipe, struct cv_pipe *idle)
+{
+    pipe->stream = idle->stream;
+    pipe->is_reused = true;
+    idle->stream = NULL;
+    pipe_free(idle);
+    cv_stream_set_ops(pipe->stream, &stream_ops, pipe);
+}
+
+/* Starts one request that waits and can go; false when there is none. */
+static bool serve_one(struct cv_pool *pool)
+{
+    for (struct cv_pipe *pipe = pool->waiting; pipe; pipe = pipe->next) {
+        struct cv_pipe *idle = find_idle(pool, pipe->spec->name, 0);
+        struct cv_status status = idle ? cv_ok() : try_open(pipe);
+        if (status.id == CV_AGAIN) {
+            if (cv_link_streams(pool->session->link) >= cv_link_max_streams(pool->session->link)) {
+                evict_idle(pool);
+                return false;
+            }
+            continue; /* held by its own tunnel's concurrency: others may pass */
+        }
+        if (!cv_is_ok(status)) {
+            pipe_end(pipe, status);
+            return true;
+        }
+        leave_list(pipe);
+        if (!idle) {
+            enter(pipe, PIPE_OPENING);
+            return true;
+        }
+        take_over(pipe, idle);
+        enter(pipe, PIPE_OPEN);
+        pipe->ops->on_open(pipe->arg, true);
+        return true;
+    }
+    return false;
+}
+
+static void on_serve(void *arg)
+{
+    struct cv_pool *pool = arg;
+    while (pool->session->link && pool->waiting && serve_one(pool))
+        ;
+}
+
+void cv_pool_on_capacity(struct cv_pool *pool)
+{
+    if (pool->waiting)
+        cv_worker_defer(worker_of(pool), &pool->serve);
+}
+
+static void on_idle_timer(void *arg)
+{
+    struct cv_pool *pool = arg;
+    uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
+    while (pool->idle && now_ms - pool->idle->prev->idle_since_ms >= POOL_IDLE_MS)
+        evict_idle(pool);
+    if (pool->idle)
+        (void)cv_worker_timer_start(worker_of(pool), &pool->idle_timer, POOL_IDLE_MS / 4);
+}
+
+void cv_pool_init(struct cv_pool *pool, struct cv_session *session)
+{
+    *pool = (struct cv_pool){.session = session};
+    cv_timer_init(&pool->idle_timer, on_idle_timer, pool);
+    cv_defer_init(&pool->serve, on_serve, pool);
+}
+
+void cv_pool_end(struct cv_pool *pool)
+{
+    cv_worker_timer_stop(worker_of(pool), &pool->idle_timer);
+    cv_defer_cancel(&pool->serve);
+    while (pool->idle)
+        pipe_free(pool->idle);
+    while (pool->waiting)
+        pipe_end(pool->waiting, cv_status(CV_LINK_LOST));
+    while (pool->active)
+        pipe_end(pool->active, cv_status(CV_LINK_LOST));
+}
+
+void cv_pool_end_tunnel(struct cv_pool *pool, const char *name, struct cv_status why)
+{
+    struct cv_pipe **lists[] = {&pool->idle, &pool->waiting, &pool->active};
+    for (size_t i = 0; i < 3; i++) {
+        struct cv_pipe *pipe = *lists[i];
+        while (pipe) {
+            if (strcmp(pipe->spec->name, name) != 0) {
+                pipe = pipe->next;
+                continue;
+            }
+            if (pipe->state == PIPE_IDLE)
+                pipe_free(pipe);
+            else
+                pipe_end(pipe, why);
+            pipe = *lists[i]; /* a callback may have changed the list */
+        }
+    }
+}
+
+/* ---- what requests call ---- */
+
+struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
+                              uint32_t max_idle_ms, const struct cv_upstream_ops *ops, void *arg,
+                              struct cv_pipe **out)
+{
+    struct cv_session *session = pool->session;
+    uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
+    *out = NULL;
+    if (!session->link)
+        return cv_status(CV_LINK_LOST);
+    struct cv_pipe *pipe =
+        max_idle_ms ? find_idle(pool, spec->name, now_ms > max_idle_ms ? now_ms - max_idle_ms : 0)
+                    : NULL;
+    if (pipe) {
+        leave_list(pipe);
+        cv_tunnel_spec_unref(&pipe->spec);
+        pipe->spec = cv_tunnel_spec_ref(spec);
+        pipe->ops = ops;
+        pipe->arg = arg;
+        (void)atomic_fetch_add_explicit(&session->load, 1, memory_order_relaxed);
+        enter(pipe, PIPE_OPEN);
+        *out = pipe;
+        return cv_ok();
+    }
+    pipe = calloc(1, sizeof *pipe);
+    if (!pipe)
+        return cv_status(CV_NO_MEMORY);
+    *pipe = (struct cv_pipe){.upstream = {.is_local = true},
+                             .pool = pool,
+                             .spec = cv_tunnel_spec_ref(spec),
+                             .ops = ops,
+                             .arg = arg,
+                             .port = port};
+    (void)atomic_fetch_add_explicit(&session->load, 1, memory_order_relaxed);
+    /* Who came first goes first. */
+    struct cv_status status = pool->waiting ? cv_status(CV_AGAIN) : try_open(pipe);
+    if (cv_is_ok(status)) {
+        enter(pipe, PIPE_OPENING);
+        *out = pipe;
+        return status;
+    }
+    enter(pipe, PIPE_WAITING);
+    if (status.id == CV_AGAIN && pool->waiting_count > session->worker->relay->config->queue_size)
+        status = cv_status(CV_QUEUE_FULL);
+    if (status.id != CV_AGAIN) {
+        pipe_free(pipe);
+        return status;
+    }
+    if (cv_link_streams(session->link) >= cv_link_max_streams(session->link))
+        evict_idle(pool);
+    *out = pipe;
+    return cv_ok();
+}
+
+bool cv_pipe_is_open(const struct cv_pipe *pipe)
+{
+    return pipe->state == PIPE_OPEN;
+}
+
+bool cv_pipe_is_reused(const struct cv_pipe *pipe)
+{
+    return pipe->is_reused;
+}
+
+bool cv_pipe_is_waiting(const struct cv_pipe *pipe)
+{
+    return pipe->state == PIPE_WAITING;
+}
+
+size_t cv_pipe_write(struct cv_pipe *pipe, struct cv_slice data)
+{
+    return pipe->state == PIPE_OPEN ? cv_stream_write(pipe->stream, data) : 0;
+}
+
+void cv_pipe_consumed(struct cv_pipe *pipe, size_t len)
+{
+    if (pipe->stream)
+        cv_stream_consumed(pipe->stream, len);
+}
+
+void cv_pipe_eof(struct cv_pipe *pipe)
+{
+    if (pipe->state == PIPE_OPEN)
+        cv_stream_eof(pipe->stream);
+}
+
+void cv_pipe_close(struct cv_pipe *pipe, bool is_reusable)
+{
+    struct cv_pool *pool = pipe->pool;
+    if (pipe->state != PIPE_OPEN || !is_reusable) {
+        pipe_free(pipe);
+        cv_pool_on_capacity(pool); /* under a concurrency limit the next one may go already */
+        return;
+    }
+    leave_list(pipe);
+    pipe->ops = NULL;
+    pipe->is_reused = true;
+    pipe->idle_since_ms = cv_worker_now_ms(worker_of(pool));
+    (void)atomic_fetch_sub_explicit(&pool->session->load, 1, memory_order_relaxed);
+    enter(pipe, PIPE_IDLE);
+    cv_pool_on_capacity(pool);
+    if (!cv_timer_is_running(&pool->idle_timer))
+        (void)cv_worker_timer_start(worker_of(pool), &pool->idle_timer, POOL_IDLE_MS);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+#include "relay/registry.h"
+
+#include "relay/session.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <uthash.h>
+
+enum { REGISTRY_REMEMBER_MS = 24 * 3600 * 1000, REGISTRY_NAMES_PER_USER_MAX = 256 };
+
+/* One session that publishes a name. */
+struct publisher {
+    struct cv_session *session; /* a reference */
+    uint32_t port;
+};
+
+/* A name of a user. Without publishers it is only remembered. */
+struct entry {
+    char name[CV_TUNNEL_NAME_MAX + 1];
+    struct cv_tunnel_spec *spec;
+    struct publisher *publishers;
+    size_t count;
+    uint64_t gone_ms; /* since when there is no publisher */
+    UT_hash_handle hh;
+};
+
+struct user {
+    struct cv_user_key key;
+    struct entry *entries;
+    UT_hash_handle hh;
+};
+
+struct cv_registry {
+    pthread_rwlock_t lock;
+    struct user *users;
+    size_t published; /* names with a publisher */
+};
+
+struct cv_status cv_registry_new(struct cv_registry **out)
+{
+    struct cv_registry *registry = calloc(1, sizeof *registry);
+    *out = NULL;
+    if (!registry)
+        return cv_status(CV_NO_MEMORY);
+    if (pthread_rwlock_init(&registry->lock, NULL) != 0) {
+        free(registry);
+        return cv_status(CV_NO_RESOURCES);
+    }
+    *out = registry;
+    return cv_ok();
+}
+
+static void entry_free(struct user *user, struct entry *entry)
+{
+    HASH_DEL(user->entries, entry);
+    for (size_t i = 0; i < entry->count; i++)
+        cv_session_unref(&entry->publishers[i].session);
+    cv_tunnel_spec_unref(&entry->spec);
+    free(entry->publishers);
+    free(entry);
+}
+
+static void user_free(struct cv_registry *registry, struct user *user)
+{
+    HASH_DEL(registry->users, user);
+    free(user);
+}
+
+void cv_registry_free(struct cv_registry **registry)
+{
+    if (!*registry)
+        return;
+    struct user *user, *next_user;
+    HASH_ITER(hh, (*registry)->users, user, next_user)
+    {
+        struct entry *entry, *next_entry;
+        HASH_ITER(hh, user->entries, entry, next_entry)
+        entry_free(user, entry);
+        user_free(*registry, user);
+    }
+    (void)pthread_rwlock_destroy(&(*registry)->lock);
+    free(*registry);
+    *registry = NULL;
+}
+
+static struct user *find_user(const struct cv_registry *registry, const struct cv_user_key *key)
+{
+    struct user *user;
+    HASH_FIND(hh, registry->users, key, sizeof *key, user);
+    return user;
+}
+
+static struct entry *find_entry(const struct user *user, struct cv_slice name)
+{
+    struct entry *entry = NULL;
+    if (user && name.len && name.len <= CV_TUNNEL_NAME_MAX)
+        HASH_FIND(hh, user->entries, name.data, name.len, entry);
+    return entry;
+}
+
+/* The publisher on the caller's own worker wins, since nothing has to move; then the least busy. */
+static const struct publisher *choose(const struct entry *entry, unsigned prefer_worker)
+{
+    const struct publisher *best = &entry->publishers[0];
+    unsigned best_cost = UINT32_MAX;
+    for (size_t i = 0; i < entry->count; i++) {
+        const struct publisher *p = &entry->publishers[i];
+        unsigned cost = 2 * cv_session_load(p->session);
+        cost += cv_session_worker_index(p->session) != prefer_worker;
+        if (cost < best_cost) {
+            best = p;
+            best_cost = cost;
+        }
+    }
+    return best;
+}
+
+struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_user_key *user,
+                                  struct cv_slice name, unsigned prefer_worker, uint64_t now_ms,
+                                  struct cv_route *route)
+{
+    *route = (struct cv_route){0};
+    enum cv_status_id status = CV_NO_TUNNEL;
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    const struct entry *entry = find_entry(find_user(registry, user), name);
+    if (entry && entry->count) {
+        const struct publisher *publisher = choose(entry, prefer_worker);
+        route->spec = cv_tunnel_spec_ref(entry->spec);
+        route->session = cv_session_ref(publisher->session);
+        route->port = publisher->port;
+        status = CV_OK;
+    } else if (entry && now_ms - entry->gone_ms < REGISTRY_REMEMBER_MS) {
+        status = CV_AGENT_OFFLINE;
+    }
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return cv_status(status);
+}
+
+void cv_route_done(struct cv_route *route)
+{
+    cv_tunnel_spec_unref(&route->spec);
+    cv_session_unref(&route->session);
+}
+
+static bool is_same_agent(const struct cv_session *a, const struct cv_session *b)
+{
+    return a == b || memcmp(cv_session_agent_id(a), cv_session_agent_id(b), CV_AGENT_ID_LEN) == 0;
+}
+
+static void remove_publisher(struct cv_registry *registry, struct entry *entry, size_t at,
+                             uint64_t now_ms)
+{
+    cv_session_unref(&entry->publishers[at].session);
+    entry->publishers[at] = entry->publishers[--entry->count];
+    if (entry->count == 0) {
+        entry->gone_ms = now_ms;
+        registry->published--;
+    }
+}
+
+static struct user *obtain_user(struct cv_registry *registry, const struct cv_user_key *key)
+{
+    struct user *user = find_user(registry, key);
+    if (user)
+        return user;
+    user = calloc(1, sizeof *user);
+    if (user) {
+        user->key = *key;
+        HASH_ADD(hh, registry->users, key, sizeof user->key, user);
+    }
+    return user;
+}
+
+static struct cv_status obtain_entry(struct user *user, struct cv_slice name, struct entry **out)
+{
+    *out = find_entry(user, name);
+    if (*out)
+        return cv_ok();
+    if (HASH_COUNT(user->entries) >= REGISTRY_NAMES_PER_USER_MAX)
+        return cv_status(CV_NO_RESOURCES);
+    struct entry *entry = calloc(1, sizeof *entry);
+    if (!entry)
+        return cv_status(CV_NO_MEMORY);
+    (void)cv_slice_to_str(name, entry->name, sizeof entry->name);
+    HASH_ADD_KEYPTR(hh, user->entries, entry->name, name.len, entry);
+    *out = entry;
+    return cv_ok();
+}
+
+static struct cv_status add_publisher(struct cv_registry *registry, struct entry *entry,
+                                      struct cv_session *session, uint32_t port)
+{
+    for (size_t i = 0; i < entry->count; i++)
+        if (entry->publishers[i].session == session) {
+            entry->publishers[i].port = port;
+            return cv_ok();
+        }
+    struct publisher *grown =
+        realloc(entry->publishers, (entry->count + 1) * sizeof *entry->publishers);
+    if (!grown)
+        return cv_status(CV_NO_MEMORY);
+    entry->publishers = grown;
+    if (entry->count == 0)
+        registry->published++;
+    grown[entry->count++] = (struct publisher){cv_session_ref(session), port};
+    return cv_ok();
+}
+
+struct cv_status cv_registry_publish(struct cv_registry *registry, const struct cv_user_key *key,
+                                     struct cv_session *session, struct cv_tunnel_spec *spec,
+                                     uint32_t port, struct cv_session **displaced,
+                                     size_t displaced_max, size_t *displaced_count)
+{
+    struct entry *entry = NULL;
+    *displaced_count = 0;
+    (void)pthread_rwlock_wrlock(&registry->lock);
+    struct user *user = obtain_user(registry, key);
+    struct cv_status status =
+        user ? obtain_entry(user, cv_slice_str(spec->name), &entry) : cv_status(CV_NO_MEMORY);
+    if (cv_is_ok(status))
+        status = add_publisher(registry, entry, session, port);
+    if (cv_is_ok(status)) {
+        for (size_t i = entry->count; i-- > 0 && *displaced_count < displaced_max;)
+            if (!is_same_agent(entry->publishers[i].session, session)) {
+                displaced[(*displaced_count)++] = cv_session_ref(entry->publishers[i].session);
+                remove_publisher(registry, entry, i, 0);
+            }
+        cv_tunnel_spec_unref(&entry->spec);
+        entry->spec = cv_tunnel_spec_ref(spec);
+    }
+    if (user && !user->entries)
+        user_free(registry, user);
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return status;
+}
+
+void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key *key,
+                          struct cv_session *session, struct cv_slice name, uint64_t now_ms)
+{
+    (void)pthread_rwlock_wrlock(&registry->lock);
+    struct user *user = find_user(registry, key);
+    struct entry *entry, *next;
+    if (user)
+        HASH_ITER(hh, user->entries, entry, next)
+        {
+            if (name.len && !cv_slice_is(name, entry->name))
+                continue;
+            for (size_t i = entry->count; i-- > 0;)
+                if (entry->publishers[i].session == session)
+                    remove_publisher(registry, entry, i, now_ms);
+        }
+    (void)pthread_rwlock_unlock(&registry->lock);
+}
+
+size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_user_key *key)
+{
+    /* A user has few names and few sessions: counting beats keeping a count right. */
+    const struct cv_session *seen[256];
+    size_t count = 0;
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    const struct user *user = find_user(registry, key);
+    if (user)
+        for (const struct entry *e = user->entries; e; e = e->hh.next)
+            for (size_t i = 0; i < e->count && count < 256; i++) {
+                size_t j = 0;
+                while (j < count && seen[j] != e->publishers[i].session)
+                    j++;
+                if (j == count)
+                    seen[count++] = e->publishers[i].session;
+            }
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return count;
+}
+
+size_t cv_registry_tunnels(struct cv_registry *registry)
+{
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    size_t count = registry->published;
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return count;
+}
+
+void cv_registry_expire(struct cv_registry *registry, uint64_t now_ms)
+{
+    struct user *user, *next_user;
+    (void)pthread_rwlock_wrlock(&registry->lock);
+    HASH_ITER(hh, registry->users, user, next_user)
+    {
+        struct entry *entry, *next;
+        HASH_ITER(hh, user->entries, entry, next)
+        if (!entry->count && now_ms - entry->gone_ms >= REGISTRY_REMEMBER_MS)
+            entry_free(user, entry);
+        if (!user->entries)
+            user_free(registry, user);
+    }
+    (void)pthread_rwlock_unlock(&registry->lock);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What session.c (a link's life and its requests) and pool.c (its streams) share. Nobody else
+ * includes this.
+ */
+#ifndef CV_RELAY_SESSION_PRIVATE_H
+#define CV_RELAY_SESSION_PRIVATE_H
+
+#include "auth/identity.h"
+#include "net/worker.h"
+#include "relay/pool.h"
+#include "relay/relay.h"
+#include "relay/session.h"
+
+enum { SESSION_TUNNELS_MAX = 64 };
+
+/* A name this session has described or published. */
+struct session_tunnel {
+    struct cv_tunnel_spec *spec;
+    uint32_t port;
+    bool is_published;
+    bool is_described; /* by tunnel@culvert; otherwise spec has the defaults */
+};
+
+struct cv_session {
+    atomic_uint refs;
+    atomic_uint load; /* pipes in use or waiting */
+    unsigned worker_index;
+    uint8_t agent_id[CV_AGENT_ID_LEN];
+    uint8_t link_id[16];
+
+    /* Below: the session's own worker only. */
+    struct cv_relay_worker *worker;
+    struct cv_link *link; /* NULL once it has ended */
+    struct cv_identity *identity;
+    struct session_tunnel tunnels[SESSION_TUNNELS_MAX];
+    size_t tunnel_count;
+    struct cv_pool pool;
+    uint64_t since_ms;
+    struct cv_timer expiry; /* the token's end */
+    char user_id[64];       /* for logs: the subject, cut */
+    struct cv_session *prev, *next;
+};
+
+#endif

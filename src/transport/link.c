@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The carrier of a link: socket, frames, byte count, time.
+ *
+ * Happy path: cv_link_new → on_conn_data → take_frame → link_feed_ssh (stream.c) … on_up …
+ *   streams write → link_touch → on_service: frame_output, acknowledge → the connection writes
+ * once. Ways it fails: the socket closes or resets (on_conn_closed); silence behind a ping
+ * (on_timer); the peer breaks WebSocket, SSH or control rules (link_fail); SSH disconnect; the
+ * owner closes. All end in finish(), once, at the end of a turn: streams first, then on_closed.
+ */
+#include "transport/link_private.h"
+
+#include "base/digest.h"
+#include "telemetry/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const state_names[LINK_STATE_COUNT] = {"handshake", "up", "closing", "closed"};
+static const uint32_t state_follows[LINK_STATE_COUNT] = {
+    [LINK_HANDSHAKE] = 1U << LINK_UP | 1U << LINK_CLOSING,
+    [LINK_UP] = 1U << LINK_CLOSING,
+    [LINK_CLOSING] = 1U << LINK_CLOSED,
+};
+static const struct cv_fsm_def link_states = {"link", state_names, state_follows, LINK_STATE_COUNT};
+
+static void on_state(void *arg, const char *machine, const char *from, const char *to)
+{
+    struct cv_link *link = arg;
+    cv_log(link->log, CV_LOG_DEBUG, "link", "link_state", "link changes state",
+           CV_F_STR("machine", machine), CV_F_STR("from", from), CV_F_STR("to", to));
+}
+
+/* ---- output ---- */
+
+/* SSH may encrypt as much as keeps LINK_BACKLOG in front of the socket, within the replay cap. */
+void link_set_room(struct cv_link *link)
+{
+    size_t unframed = cv_link_seq_unframed(&link->seq).len;
+    size_t backlog = unframed + (link->conn ? cv_buf_len(cv_conn_out(link->conn)) : 0);
+    size_t room = LINK_SSH_RESERVE + (backlog < LINK_BACKLOG ? LINK_BACKLOG - backlog : 0);
+    size_t cap = cv_buf_len(&link->seq.replay) + room;
+    link->seq.replay.cap = cap < link->options.replay_bytes ? cap : link->options.replay_bytes;
+    if (link->seq.replay.cap < cv_buf_len(&link->seq.replay))
+        link->seq.replay.cap = cv_buf_len(&link->seq.replay);
+}
+
+/* `is_last`: closing, take everything that fits whatever the marks say. */
+static void frame_output(struct cv_link *link, bool is_last)
+{
+    uint64_t now_ms = cv_worker_now_ms(link->worker);
+    struct cv_buf *out = cv_conn_out(link->conn);
+    bool is_written = false;
+    for (;;) {
+        struct cv_slice rest = cv_link_seq_unframed(&link->seq);
+        if (rest.len == 0 || (!is_last && cv_buf_len(out) > LINK_OUT_HIGH))
+            break;
+        if (rest.len > LINK_FRAME_BYTES)
+            rest.len = LINK_FRAME_BYTES;
+        if (!cv_is_ok(cv_ws_send(link->ws, out, CV_WS_BINARY, CV_WS_FIN, rest)))
+            break;
+        cv_link_seq_framed(&link->seq, rest.len, now_ms);
+        is_written = true;
+    }
+    if (is_written)
+        cv_conn_flush(link->conn);
+}
+
+static void send_text(struct cv_link *link, struct cv_slice text)
+{
+    struct cv_status status =
+        cv_ws_send(link->ws, cv_conn_out(link->conn), CV_WS_TEXT, CV_WS_FIN, text);
+    if (cv_is_ok(status))
+        cv_conn_flush(link->conn);
+    else if (status.id != CV_EOF)
+        link_fail(link, status, "a control message could not be sent");
+}
+
+static void acknowledge(struct cv_link *link)
+{
+    if (!cv_link_seq_ack_is_due(&link->seq, cv_worker_now_ms(link->worker)))
+        return;
+    struct cv_buf text;
+    cv_buf_init(&text, 128);
+    if (cv_is_ok(cv_link_ack_encode(link->seq.received, &text))) {
+        (void)cv_link_seq_take_ack(&link->seq);
+        send_text(link, cv_buf_slice(&text));
+    }
+    cv_buf_done(&text);
+}
+
+struct cv_status cv_link_control_send(struct cv_link *link, const struct cv_link_control *control)
+{
+    if (!link->options.is_culvert || link_is_ending(link))
+        return cv_ok();
+    struct cv_buf text;
+    cv_buf_init(&text, CV_LINK_CONTROL_MAX);
+    struct cv_status status = cv_link_control_encode(control, &text);
+    if (cv_is_ok(status))
+        send_text(link, cv_buf_slice(&text));
+    cv_buf_wipe(&text);
+    return status;
+}
+
+/* ---- time ---- */
+
+static uint64_t next_deadline(const struct cv_link *link)
+{
+    uint64_t due = cv_ssh_deadline(link->ssh);
+    uint64_t ping = link->ping_sent_ms ? link->ping_sent_ms + link->options.pong_timeout_ms
+                                       : link->last_rx_ms + link->options.ping_interval_ms;
+    if (ping < due)
+        due = ping;
+    return link->seq.ack_due_ms < due ? link->seq.ack_due_ms : due;
+}
+
+/* The timer is moved only to an earlier time; when it fires early it is simply started again. */
+static void arm_timer(struct cv_link *link)
+{
+    uint64_t due = next_deadline(link), now_ms = cv_worker_now_ms(link->worker);
+    if (cv_timer_is_running(&link->timer) && link->timer.due_ms <= due)
+        return;
+    if (!cv_is_ok(
+            cv_worker_timer_start(link->worker, &link->timer, due > now_ms ? due - now_ms : 0)))
+        link_fail(link, cv_status(CV_NO_MEMORY), "no memory for a timer");
+}
+
+static void check_life(struct cv_link *link, uint64_t now_ms)
+{
+    if (link->ping_sent_ms) {
+        if (now_ms - link->ping_sent_ms >= link->options.pong_timeout_ms)
+            link_fail(link, cv_status(CV_CONN_TIMEOUT), "no sign of life from the peer");
+        return;
+    }
+    if (now_ms - link->last_rx_ms < link->options.ping_interval_ms)
+        return;
+    if (cv_is_ok(cv_ws_send_ping(link->ws, cv_conn_out(link->conn), cv_slice(NULL, 0)))) {
+        link->ping_sent_ms = now_ms;
+        cv_conn_flush(link->conn);
+    }
+}
+
+static void on_timer(void *arg)
+{
+    struct cv_link *link = arg;
+    uint64_t now_ms = cv_worker_now_ms(link->worker);
+    if (link_is_ending(link))
+        return;
+    link_set_room(link);
+    if (now_ms >= cv_ssh_deadline(link->ssh)) {
+        struct cv_status status = cv_ssh_tick(link->ssh, now_ms);
+        if (!cv_is_ok(status)) {
+            link_fail(link, status, "the peer was silent for too long");
+            return;
+        }
+    }
+    check_life(link, now_ms);
+    link_touch(link);
+}
+
+/* ---- end of a turn ---- */
+
+static void on_gone_data(void *arg, uint8_t *data, size_t len)
+{
+    (void)arg;
+    (void)data;
+    (void)len;
+}
+
+static void on_gone_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    (void)arg;
+    (void)why;
+    (void)error;
+}
+
+/* A connection whose link has ended closes by itself. */
+static const struct cv_conn_ops gone_ops = {.on_data = on_gone_data, .on_closed = on_gone_closed};
+
+static uint16_t close_code(struct cv_status why)
+{
+    int code = cv_status_ws_close(why.id);
+    return cv_ws_close_code_is_valid((unsigned)code) ? (uint16_t)code : 1011;
+}
+
+/* Says why on every layer, as far as the socket takes it, and lets it go. */
+static void say_goodbye(struct cv_link *link)
+{
+    struct cv_conn *conn = link->conn;
+    if (!conn)
+        return;
+    link->conn = NULL;
+    cv_conn_set_ops(conn, &gone_ops, NULL);
+    const char *text = link->error.detail[0] ? link->error.detail : cv_status_text(link->why.id);
+    if (link->ssh) {
+        link->seq.replay.cap = link->options.replay_bytes + 65536;
+        cv_ssh_disconnect(link->ssh, (uint32_t)cv_status_ssh_disconnect(link->why.id), text);
+        link->conn = conn;
+        frame_output(link, true);
+        link->conn = NULL;
+    }
+    if (link->ws)
+        (void)cv_ws_send_close(link->ws, cv_conn_out(conn), close_code(link->why),
+                               cv_slice_str(text));
+    cv_conn_flush(conn);
+    cv_conn_close_lingering(conn, LINK_CLOSE_MS);
+}
+
+static void link_free(struct cv_link *link)
+{
+    cv_worker_timer_stop(link->worker, &link->timer);
+    cv_defer_cancel(&link->service);
+    cv_ssh_free(&link->ssh);
+    cv_ws_free(&link->ws);
+    cv_link_seq_done(&link->seq);
+    cv_buf_done(&link->held);
+    cv_buf_wipe(&link->text);
+    free(link);
+}
+
+static void finish(struct cv_link *link)
+{
+    link_end_streams(link);
+    say_goodbye(link);
+    cv_fsm_set(&link->state, LINK_CLOSED);
+    if (link->ops->on_closed)
+        link->ops->on_closed(link->arg, link->why, &link->error);
+    link_free(link);
+}
+
+static void on_service(void *arg)
+{
+    struct cv_link *link = arg;
+    if (!link_is_ending(link)) {
+        link_set_room(link);
+        link_pump_ssh(link);
+    }
+    if (!link_is_ending(link)) {
+        acknowledge(link);
+        frame_output(link, false);
+        arm_timer(link);
+    }
+    if (link_is_ending(link))
+        finish(link);
+}
+
+void link_touch(struct cv_link *link)
+{
+    cv_worker_defer(link->worker, &link->service);
+}
+
+static void begin_end(struct cv_link *link, struct cv_status why, const char *detail)
+{
+    if (link_is_ending(link))
+        return;
+    link->why = why;
+    if (!link->error.detail[0] && detail)
+        (void)cv_fail(&link->error, why.id, "%s", detail);
+    link->error.id = why.id;
+    cv_fsm_set(&link->state, LINK_CLOSING);
+    link_touch(link);
+}
+
+void link_fail(struct cv_link *link, struct cv_status why, const char *detail)
+{
+    begin_end(link, why, detail);
+}
+
+void cv_link_close(struct cv_link *link, struct cv_status why, const char *message)
+{
+    if (!link_is_ending(link) && link->options.is_culvert) {
+        struct cv_link_control bye = {.type = CV_LINK_BYE};
+        (void)cv_slice_to_str(cv_slice_str(cv_status_name(why.id)), bye.code, sizeof bye.code);
+        (void)cv_slice_to_str(cv_slice_str(message ? message : ""), bye.message,
+                              sizeof bye.message);
+        (void)cv_link_control_send(link, &bye);
+    }
+    begin_end(link, why, message);
+}
+
+/* ---- input ---- */
+
+static void take_control(struct cv_link *link, struct cv_slice text)
+{
+    struct cv_link_control control;
+    struct cv_status status = cv_link_control_decode(text, &control);
+    if (status.id == CV_AGAIN)
+        return;
+    if (cv_is_ok(status) && control.type == CV_LINK_ACK)
+        status = cv_link_seq_acked(&link->seq, control.received, cv_worker_now_ms(link->worker));
+    else if (cv_is_ok(status) && link->ops->on_control)
+        link->ops->on_control(link->arg, &control);
+    cv_wipe(control.token, sizeof control.token);
+    if (!cv_is_ok(status))
+        link_fail(link, status, "a malformed control message");
+}
+
+static void take_text(struct cv_link *link, const struct cv_ws_event *event)
+{
+    if (event->is_first && event->is_final) {
+        take_control(link, event->data);
+        return;
+    }
+    if (!cv_is_ok(cv_buf_append_slice(&link->text, event->data))) {
+        link_fail(link, cv_status(CV_WS_POLICY), "a control message is too long");
+        return;
+    }
+    if (event->is_final) {
+        take_control(link, cv_buf_slice(&link->text));
+        cv_buf_done(&link->text);
+    }
+}
+
+static void take_frame(struct cv_link *link, const struct cv_ws_event *event)
+{
+    switch (event->type) {
+    case CV_WS_EVENT_DATA:
+        if (event->opcode == CV_WS_TEXT) {
+            take_text(link, event);
+        } else if (event->data.len) {
+            cv_link_seq_received(&link->seq, event->data.len, cv_worker_now_ms(link->worker));
+            /* The engine hands out what was fed to it, which is ours to change. */
+            link_feed_ssh(link, (uint8_t *)(uintptr_t)event->data.data, event->data.len);
+        }
+        break;
+    case CV_WS_EVENT_PING:
+        (void)cv_ws_answer_ping(link->ws, cv_conn_out(link->conn));
+        cv_conn_flush(link->conn);
+        break;
+    case CV_WS_EVENT_PONG:
+        break;
+    case CV_WS_EVENT_CLOSE:
+        (void)cv_fail(&link->error, CV_LINK_LOST, "the peer closed with code %u", event->code);
+        begin_end(link, cv_status(event->code == 1000 ? CV_OK : CV_LINK_LOST), NULL);
+        break;
+    }
+}
+
+static void on_conn_data(void *arg, uint8_t *data, size_t len)
+{
+    struct cv_link *link = arg;
+    link->last_rx_ms = cv_worker_now_ms(link->worker);
+    link->ping_sent_ms = 0;
+    if (link_is_ending(link))
+        return;
+    cv_ws_feed(link->ws, data, len);
+    struct cv_ws_event event;
+    struct cv_status status = cv_ok();
+    while (!link_is_ending(link)) {
+        status = cv_ws_next(link->ws, &event);
+        if (!cv_is_ok(status))
+            break;
+        take_frame(link, &event);
+    }
+    if (!cv_is_ok(status) && status.id != CV_AGAIN)
+        link_fail(link, status, cv_ws_failure_text(link->ws));
+    link_touch(link);
+}
+
+static void on_conn_eof(void *arg)
+{
+    struct cv_link *link = arg;
+    link_fail(link, cv_status(CV_LINK_LOST), "the peer closed the connection");
+}
+
+static void on_conn_writable(void *arg)
+{
+    struct cv_link *link = arg;
+    if (link_is_ending(link))
+        return;
+    (void)cv_ws_answer_ping(link->ws, cv_conn_out(link->conn));
+    link_touch(link);
+}
+
+static void on_conn_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_link *link = arg;
+    link->conn = NULL;
+    if (link_is_ending(link))
+        return;
+    link->why = cv_is_ok(why) ? cv_status(CV_LINK_LOST) : why;
+    if (error)
+        link->error = *error;
+    begin_end(link, link->why, "the connection was lost");
+}
+
+static const struct cv_conn_ops conn_ops = {
+    .on_data = on_conn_data,
+    .on_eof = on_conn_eof,
+    .on_writable = on_conn_writable,
+    .on_closed = on_conn_closed,
+};
+
+/* ---- life ---- */
+
+static struct cv_status make_engines(struct cv_link *link)
+{
+    const struct cv_link_options *o = &link->options;
+    struct cv_ws_options ws;
+    cv_ws_options_init(&ws, o->role == CV_LINK_RELAY ? CV_WS_SERVER : CV_WS_CLIENT);
+    ws.max_frame_bytes = o->max_frame_bytes;
+    ws.accepts_text = o->is_culvert;
+    link->ws = cv_ws_new(&ws);
+    if (!link->ws)
+        return cv_status(CV_NO_MEMORY);
+    struct cv_ssh_options ssh = {
+        .transport = {.role = o->role == CV_LINK_RELAY ? CV_SSH_SERVER : CV_SSH_CLIENT,
+                      .host_key = o->host_key,
+                      .ciphers = o->ciphers,
+                      .has_compression = o->has_compression,
+                      .has_guess = o->role == CV_LINK_AGENT,
+                      .rekey_bytes = o->rekey_bytes,
+                      .rekey_ms = o->rekey_ms,
+                      .handshake_ms = o->handshake_ms},
+        .max_channels = o->max_channels,
+        .window_bytes = o->window_bytes,
+        .keepalive_ms = o->keepalive_ms,
+    };
+    return cv_ssh_new(&ssh, &link->seq.replay, cv_worker_now_ms(link->worker), &link->ssh);
+}
+
+struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
+                             const struct cv_link_options *options, struct cv_slice early,
+                             const struct cv_link_ops *ops, void *arg, struct cv_log *log,
+                             struct cv_link **out)
+{
+    struct cv_link *link = calloc(1, sizeof *link);
+    *out = NULL;
+    if (!link)
+        return cv_status(CV_NO_MEMORY);
+    *link = (struct cv_link){.worker = worker,
+                             .options = *options,
+                             .ops = ops,
+                             .arg = arg,
+                             .log = log,
+                             .last_rx_ms = cv_worker_now_ms(worker),
+                             .state = {.def = &link_states, .on_change = on_state}};
+    link->state.arg = link;
+    cv_link_seq_init(&link->seq, options->is_culvert, options->replay_bytes);
+    /* Beyond what all windows hold there are only control messages. */
+    cv_buf_init(&link->held,
+                (size_t)options->max_channels * options->window_bytes + CV_SSH_FEED_MAX);
+    cv_buf_init(&link->text, CV_LINK_CONTROL_MAX);
+    cv_timer_init(&link->timer, on_timer, link);
+    cv_defer_init(&link->service, on_service, link);
+    struct cv_status status = make_engines(link);
+    if (!cv_is_ok(status)) {
+        link_free(link);
+        return status;
+    }
+    cv_conn_set_marks(conn, LINK_OUT_LOW, LINK_OUT_HIGH, LINK_OUT_CAP);
+    cv_conn_set_notsent_lowat(conn, 128 * 1024);
+    cv_conn_set_ops(conn, &conn_ops, link);
+    link->conn = conn;
+    *out = link;
+    if (early.len) {
+        uint8_t *copy = malloc(early.len);
+        if (copy) {
+            memcpy(copy, early.data, early.len);
+            on_conn_data(link, copy, early.len);
+            free(copy);
+        } else {
+            link_fail(link, cv_status(CV_NO_MEMORY), "no memory for early bytes");
+        }
+    }
+    link_touch(link);
+    return cv_ok();
+}
+
+/* ---- facts ---- */
+
+bool cv_link_is_culvert(const struct cv_link *link)
+{
+    return link->options.is_culvert;
+}
+
+size_t cv_link_streams(const struct cv_link *link)
+{
+    return cv_ssh_channel_count(link->ssh);
+}
+
+size_t cv_link_max_streams(const struct cv_link *link)
+{
+    return link->options.max_channels;
+}
+
+uint32_t cv_link_rtt_ms(const struct cv_link *link)
+{
+    return link->seq.rtt_ms;
+}
+
+uint64_t cv_link_bytes_in(const struct cv_link *link)
+{
+    return link->seq.received;
+}
+
+uint64_t cv_link_bytes_out(const struct cv_link *link)
+{
+    return link->seq.framed;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What link.c (carrier: socket, frames, byte count, time) and stream.c (SSH events, streams) share.
+ * Nobody else includes this.
+ */
+#ifndef CV_TRANSPORT_LINK_PRIVATE_H
+#define CV_TRANSPORT_LINK_PRIVATE_H
+
+#include "base/fsm.h"
+#include "net/conn.h"
+#include "net/worker.h"
+#include "proto/link/seq.h"
+#include "proto/ssh/ssh.h"
+#include "proto/ws/ws.h"
+#include "transport/link.h"
+
+enum {
+    /* What may wait in front of a new stream's bytes, on its way to the kernel. */
+    LINK_BACKLOG = 256 * 1024,
+    LINK_OUT_LOW = 64 * 1024,
+    LINK_OUT_HIGH = 128 * 1024,
+    LINK_OUT_CAP = 1024 * 1024,
+    /* One frame: its length fits the two-byte form, and a stream's bytes wait for at most this. */
+    LINK_FRAME_BYTES = 65535,
+    LINK_TEXT_CAP = 64 * 1024,
+    LINK_CLOSE_MS = 5000,
+    /* What SSH keeps for control messages in its output. */
+    LINK_SSH_RESERVE = 16384 + 4096,
+};
+
+enum link_state { LINK_HANDSHAKE, LINK_UP, LINK_CLOSING, LINK_CLOSED, LINK_STATE_COUNT };
+
+struct cv_stream {
+    struct cv_link *link;
+    struct cv_ssh_channel *channel;
+    const struct cv_stream_ops *ops;
+    void *arg;
+};
+
+struct cv_link {
+    struct cv_worker *worker;
+    struct cv_conn *conn; /* NULL once it was let go */
+    struct cv_ws *ws;
+    struct cv_ssh *ssh;
+    struct cv_link_seq seq;
+    struct cv_buf held; /* bytes for SSH that it could not take yet */
+    struct cv_buf text; /* a control message that came in pieces */
+    struct cv_fsm state;
+    struct cv_link_options options;
+    const struct cv_link_ops *ops;
+    void *arg;
+    struct cv_log *log;
+    struct cv_timer timer;   /* the next of: SSH deadline, acknowledgement, ping */
+    struct cv_defer service; /* end of the turn: frame, acknowledge, report */
+    uint64_t last_rx_ms;
+    uint64_t ping_sent_ms; /* 0: none is unanswered */
+    struct cv_status why;  /* set when closing */
+    struct cv_error error;
+    bool is_servicing;
+};
+
+/* stream.c: hands SSH what came, and its events to whom they concern. */
+void link_feed_ssh(struct cv_link *link, uint8_t *data, size_t len);
+void link_pump_ssh(struct cv_link *link);
+void link_end_streams(struct cv_link *link);
+
+/* link.c */
+void link_touch(
+    struct cv_link *link); /* something was appended or became due: serve it this turn */
+void link_set_room(struct cv_link *link);
+void link_fail(struct cv_link *link, struct cv_status why, const char *detail);
+
+static inline bool link_is_ending(const struct cv_link *link)
+{
+    return link->state.state >= LINK_CLOSING;
+}
+
+#endif
