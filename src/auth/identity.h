@@ -9,12 +9,12 @@
 
 #include "base/digest.h"
 #include "base/slice.h"
+#include "base/tunnel_name.h"
 
 #include <stdatomic.h>
 
 #define CV_IDENTITY_MAX_TEXT 255
 #define CV_IDENTITY_MAX_TUNNELS 64
-#define CV_TUNNEL_NAME_MAX 63
 
 /* X(NAME, text in the token) — what a user pays for decides limits; unknown text counts as free. */
 #define CV_TIER_TABLE(X)                                                                           \
@@ -49,6 +49,10 @@ struct cv_identity {
     uint8_t user_key[CV_SHA256_LEN];    /* SHA-256(issuer ‖ NUL ‖ subject): the user, in maps */
 };
 
+/* Whether text may be a subject, issuer or token id: 1 to 255 bytes, no NUL, no control characters
+ * (C0, DEL, C1 in UTF-8), so that it can stand in a log line. */
+bool cv_identity_text_is_valid(struct cv_slice text);
+
 struct cv_identity *cv_identity_ref(struct cv_identity *identity);
 void cv_identity_unref(struct cv_identity **identity); /* takes NULL; nulls */
 
@@ -57,8 +61,5 @@ bool cv_identity_is_same_user(const struct cv_identity *a, const struct cv_ident
 
 /* Whether the token may publish or reach the user's tunnel of this name. */
 bool cv_identity_may_use_tunnel(const struct cv_identity *identity, struct cv_slice name);
-
-/* [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? — the one rule for tunnel names. */
-bool cv_tunnel_name_is_valid(struct cv_slice name);
 
 #endif

@@ -10,8 +10,8 @@
 #include "auth/identity.h"
 #include "auth/jwk.h"
 
-#define CV_AUTH_DEFAULT_SKEW_S 60
-#define CV_AUTH_MAX_SKEW_S 600
+#define CV_AUTH_DEFAULT_SKEW_S 30
+#define CV_AUTH_MAX_SKEW_S 300
 
 struct cv_auth_policy {
     const char *issuer;           /* compared byte by byte (RFC 7519 §4.1.1) */

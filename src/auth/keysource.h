@@ -15,13 +15,16 @@
 
 struct cv_keysource;
 
-/* Milliseconds; 0 takes the default. */
+/* Milliseconds. */
 struct cv_keysource_times {
-    uint64_t refresh_ms; /* between refreshes that succeed; default 10 min */
-    uint64_t
-        min_interval_ms; /* least time between two fetches, whatever the reason; default 30 s */
-    uint64_t grace_ms;   /* how long the last good set holds without a refresh; default 24 h */
+    uint64_t refresh_ms;      /* between refreshes that succeed; default 10 min */
+    uint64_t min_interval_ms; /* least time between two fetches, whatever the reason; default 30 s.
+                                 Without any set it is 2 s at most, so that start-up heals fast */
+    uint64_t grace_ms;        /* how long the last good set holds after the first refresh that
+                                 failed; default 24 h */
 };
+
+void cv_keysource_times_init(struct cv_keysource_times *times); /* the defaults */
 
 enum cv_keysource_state {
     CV_KEYSOURCE_EMPTY, /* no keys: every token is refused */
@@ -41,12 +44,12 @@ enum cv_keysource_advice {
 /* A set handed in; takes a reference of its own. */
 struct cv_status cv_keysource_new_static(struct cv_jwks *set, struct cv_keysource **out);
 
-/* A JWKS file. CV_IO, CV_CONFIG; *out is NULL then. */
+/* A JWKS file. CV_NOT_FOUND, CV_IO, CV_CONFIG, CV_NO_MEMORY; *out is NULL then. */
 struct cv_status cv_keysource_new_file(const char *path, struct cv_keysource **out,
                                        struct cv_error *error);
 
-/* A file with an HMAC secret: 32 to 1,024 bytes, one trailing newline is not part of it, mode
- * without any right for group or others. CV_IO, CV_CONFIG; *out is NULL then. */
+/* A file with an HMAC secret: 32 to 1,024 bytes, one trailing newline is not part of it, private to
+ * this user or root (cv_file_read). Errors as above. */
 struct cv_status cv_keysource_new_secret(const char *path, struct cv_keysource **out,
                                          struct cv_error *error);
 
@@ -70,7 +73,8 @@ struct cv_jwks *cv_keysource_keys(struct cv_keysource *source, uint64_t now_ms,
  * which is noticed by cv_keysource_is_due. */
 uint64_t cv_keysource_generation(const struct cv_keysource *source);
 
-/* URL only. True gives the caller the one fetch: it must end in cv_keysource_fetched or _failed.
+/* URL only. True gives the caller the one fetch: it must end in cv_keysource_fetched or _failed
+ * within two minutes, else it counts as failed and another may start.
  * Ask on a timer; cv_keysource_next_due says when. UINT64_MAX: never. */
 bool cv_keysource_is_due(struct cv_keysource *source, uint64_t now_ms);
 uint64_t cv_keysource_next_due(struct cv_keysource *source);
