@@ -98,7 +98,7 @@ static bool is_unsupported_coding(struct cv_slice value)
 {
     static const char *const known[] = {"gzip", "x-gzip", "deflate", "compress", "x-compress"};
     struct cv_slice element;
-    bool is_last_chunked = false;
+    bool is_last_chunked = false, has_known = false;
     while (cv_http_list_next(&value, &element)) {
         bool is_known = false;
         if (is_last_chunked)
@@ -108,8 +108,9 @@ static bool is_unsupported_coding(struct cv_slice value)
             is_known |= cv_slice_is_nocase(element, known[i]);
         if (!is_known && !is_last_chunked)
             return false;
+        has_known |= is_known;
     }
-    return is_last_chunked;
+    return is_last_chunked && has_known;
 }
 
 /* RFC 9112 §6.1–6.3, with every choice between two readings taken as a fault. Sets framing to
@@ -123,8 +124,7 @@ static struct cv_status judge_framing(struct cv_http_head *head, const struct ga
     if (g->coding_count) {
         if (head->version_minor == 0)
             return bad(fault, "Transfer-Encoding on HTTP/1.0 (RFC 9112 6.1)");
-        if (g->coding_count == 1 && is_unsupported_coding(g->coding) &&
-            !cv_slice_is_nocase(g->coding, "chunked")) {
+        if (g->coding_count == 1 && is_unsupported_coding(g->coding)) {
             *fault = "only the transfer coding chunked is known (RFC 9112 6.1)";
             return cv_status(CV_NOT_IMPLEMENTED);
         }

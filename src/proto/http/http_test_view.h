@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * For tests and fuzzing: runs bytes through a parser in pieces and writes down what came out as one
+ * line of text, so that two runs can be compared.
+ */
+#ifndef CV_PROTO_HTTP_HTTP_TEST_VIEW_H
+#define CV_PROTO_HTTP_HTTP_TEST_VIEW_H
+
+#include "proto/http/http_parser.h"
+
+struct view {
+    struct cv_status status; /* what ended it */
+    char text[4096];         /* "POST /x a:0 1 length=3 ka [abc] end;", cut when it does not fit */
+    char fault[128];
+};
+
+/* Feeds the first `first` bytes, then pieces of `step`, each from memory of its own. `expect` has a
+ * letter per request that a response answers (p, h, u) or is NULL. */
+void view_run(struct view *view, enum cv_http_role role, const char *expect, const uint8_t *bytes,
+              size_t len, size_t first, size_t step, bool closes);
+
+#endif
