@@ -128,6 +128,8 @@ void cv_conn_discard(struct cv_conn *conn);
 
 /* --- facts and options --- */
 
+/* The socket, borrowed: for cv_tls_client_session before cv_conn_start_tls. */
+int cv_conn_fd(const struct cv_conn *conn);
 struct cv_worker *cv_conn_worker(const struct cv_conn *conn); /* NULL while moving */
 const struct cv_addr *cv_conn_peer_addr(const struct cv_conn *conn);
 const struct cv_addr *cv_conn_local_addr(const struct cv_conn *conn);
