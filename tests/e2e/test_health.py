@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Liveness and readiness, as balancers and orchestrators ask for them."""
+import pytest
+from client import Client
+from culvert import free_port, wait_for
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
+def test_no_token_is_needed(shared_home, path):
+    response = shared_home.relay.fetch(path)
+    assert response.status == 200
+    if path == "/health":
+        assert response.get("Content-Type").startswith("application/json")
+        assert response.json()["status"] in ("ok", "healthy", "pass")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_http_1_0_without_host_is_answered(shared_home, path):
+    with shared_home.client() as client:
+        client.send(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        assert client.response().status == 200
+        assert client.is_closed()
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
+def test_head_and_other_methods(shared_home, path):
+    response = shared_home.relay.fetch(path, method="HEAD")
+    assert response.status == 200 and response.body == b""
+    response = shared_home.relay.fetch(path, method="DELETE")
+    assert response.status == 405 and "GET" in response.get("Allow")
+
+
+def test_answers_are_not_cached(shared_home):
+    assert "no-store" in shared_home.relay.fetch("/readyz").get("Cache-Control")
+
+
+def test_health_tells_strangers_nothing_about_users(shared_home):
+    text = shared_home.relay.fetch("/health").body.decode()
+    assert "alice" not in text and "home" not in text
+
+
+def test_many_checks_on_one_connection(shared_home):
+    with shared_home.client() as client:
+        for _ in range(100):
+            client.request("GET", "/livez")
+            assert client.response().status == 200
+
+
+def test_a_listener_of_its_own(world):
+    port = free_port()
+    world.relay("--metrics-listen", f"127.0.0.1:{port}")
+
+    def answers():
+        try:
+            with Client(port) as client:
+                client.request("GET", "/livez")
+                return client.response().status == 200
+        except OSError:
+            return False
+    wait_for(answers, what="answer of the second listener")
+    with Client(port) as client:
+        client.request("GET", "/t/home/x", world.token())
+        assert client.response().status == 404, "no tunnels there"
