@@ -44,8 +44,7 @@ static int publish(ssh_session session, const char *name, int requests)
     printf("published\n");
     fflush(stdout);
     while (requests > 0) {
-        int port = 0;
-        ssh_channel channel = ssh_channel_accept_forward(session, 30000, &port);
+        ssh_channel channel = ssh_channel_open_forward_port(session, 30000, NULL, NULL, NULL);
         if (!channel)
             return die(session, "accept");
         char head[8192];
