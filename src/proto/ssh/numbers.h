@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Message numbers (RFC 4250 §4.1.2, RFC 8308, RFC 5656) and disconnect reasons (RFC 4250 §4.2.2) of
+ * the transport and authentication protocols. Those of the connection protocol are with it.
+ */
+#ifndef CV_SSH_NUMBERS_H
+#define CV_SSH_NUMBERS_H
+
+enum cv_ssh_transport_message {
+    CV_SSH_MSG_DISCONNECT = 1,
+    CV_SSH_MSG_IGNORE = 2,
+    CV_SSH_MSG_UNIMPLEMENTED = 3,
+    CV_SSH_MSG_DEBUG = 4,
+    CV_SSH_MSG_SERVICE_REQUEST = 5,
+    CV_SSH_MSG_SERVICE_ACCEPT = 6,
+    CV_SSH_MSG_EXT_INFO = 7,
+    CV_SSH_MSG_KEXINIT = 20,
+    CV_SSH_MSG_NEWKEYS = 21,
+    CV_SSH_MSG_KEX_ECDH_INIT = 30,
+    CV_SSH_MSG_KEX_ECDH_REPLY = 31,
+    CV_SSH_MSG_KEX_LAST = 49, /* 30..49 belong to the key exchange method */
+    CV_SSH_MSG_USERAUTH_REQUEST = 50,
+    CV_SSH_MSG_USERAUTH_FAILURE = 51,
+    CV_SSH_MSG_USERAUTH_SUCCESS = 52,
+    CV_SSH_MSG_USERAUTH_BANNER = 53,
+    CV_SSH_MSG_USERAUTH_LAST = 79,
+    CV_SSH_MSG_CONNECTION_FIRST = 80,
+    CV_SSH_MSG_CONNECTION_LAST = 127,
+};
+
+enum cv_ssh_disconnect_reason {
+    CV_SSH_DISCONNECT_PROTOCOL_ERROR = 2,
+    CV_SSH_DISCONNECT_KEX_FAILED = 3,
+    CV_SSH_DISCONNECT_MAC_ERROR = 5,
+    CV_SSH_DISCONNECT_SERVICE_NOT_AVAILABLE = 7,
+    CV_SSH_DISCONNECT_HOST_KEY_NOT_VERIFIABLE = 9,
+    CV_SSH_DISCONNECT_BY_APPLICATION = 11,
+    CV_SSH_DISCONNECT_TOO_MANY_CONNECTIONS = 12,
+    CV_SSH_DISCONNECT_NO_MORE_AUTH_METHODS = 14,
+};
+
+#endif
