@@ -253,9 +253,9 @@ static void a_storm_of_unknown_keys_costs_one_fetch_an_interval(void **state)
 static void last_good_set_holds_for_its_grace(void **state)
 {
     struct fixture *f = *state;
-    static const char *const answers[] = {"", "<html>500</html>", "{\"keys\":[]}",
-                                          "{\"keys\":[{\"kty\":\"oct\",\"k\":"
-                                          "\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"}]}"};
+    static const char secret_set[] = "{\"keys\":[{\"kty\":\"oct\",\"k\":"
+                                     "\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"}]}";
+    static const char *const answers[] = {"", "<html>500</html>", "{\"keys\":[]}", secret_set};
     struct cv_keysource *source = NULL;
     struct cv_keysource_times times;
     cv_keysource_times_init(&times);
