@@ -8,6 +8,7 @@ struct run {
     size_t len;
     const char *expect;
     bool is_in_body;
+    enum view_kind kind;
 };
 
 __attribute__((format(printf, 2, 3))) static void put(struct run *run, const char *format, ...)
@@ -22,15 +23,36 @@ __attribute__((format(printf, 2, 3))) static void put(struct run *run, const cha
         run->len = sizeof(run->view->text) - 1;
 }
 
+/* With NUL shown as '0', so that the text stays one string. */
 static void put_slice(struct run *run, struct cv_slice slice)
 {
-    put(run, "%.*s", (int)slice.len, slice.len ? (const char *)slice.data : "");
+    for (size_t i = 0; i < slice.len && run->len + 1 < sizeof(run->view->text); i++)
+        run->view->text[run->len++] = (char)(slice.data[i] ? slice.data[i] : '0');
+    run->view->text[run->len] = '\0';
+}
+
+static void put_meaning(struct run *run, const struct cv_http_head *head)
+{
+    put(run, "%s%s ", head->is_upgrade ? " upgrade" : "",
+        head->expects_continue ? " continue" : "");
+    for (size_t i = 0; i < head->field_count; i++) {
+        struct cv_slice name = head->fields[i].name;
+        if (cv_http_is_hop_by_hop(head, name) || cv_http_name_is(name, "host") ||
+            cv_http_name_is(name, "content-length") || cv_http_name_is(name, "expect"))
+            continue;
+        put(run, "<");
+        put_slice(run, name);
+        put(run, "=");
+        put_slice(run, head->fields[i].value);
+        put(run, ">");
+    }
 }
 
 static void put_head(struct run *run, const struct cv_http_head *head)
 {
+    int minor = run->kind == VIEW_ALL ? head->version_minor : 1;
     if (head->status) {
-        put(run, "%d %d", head->status, head->version_minor);
+        put(run, "%d %d", head->status, minor);
     } else {
         put_slice(run, head->method);
         put(run, " ");
@@ -40,14 +62,19 @@ static void put_head(struct run *run, const struct cv_http_head *head)
             put_slice(run, head->query);
         }
         put(run, " ");
-        put_slice(run, head->host);
-        put(run, ":%u %d", head->port, head->version_minor);
+        bool has_no_host = run->kind == VIEW_MEANING && head->host.len == 0;
+        put_slice(run, has_no_host ? cv_slice_str("localhost") : head->host);
+        put(run, ":%u %d", head->port, minor);
     }
     static const char *const framings[] = {" no-body", " length", " chunked", " until-close"};
     put(run, "%s", framings[head->framing]);
     if (head->has_content_length)
         put(run, head->framing == CV_HTTP_LENGTH ? "=%llu" : "(%llu)",
             (unsigned long long)head->content_length);
+    if (run->kind == VIEW_MEANING) {
+        put_meaning(run, head);
+        return;
+    }
     put(run, "%s%s%s ", head->keep_alive ? " ka" : " close", head->is_upgrade ? " upgrade" : "",
         head->expects_continue ? " continue" : "");
 }
@@ -106,10 +133,10 @@ static struct cv_status drain(struct run *run, struct cv_http_parser *parser)
 }
 
 void view_run(struct view *view, enum cv_http_role role, const char *expect, const uint8_t *bytes,
-              size_t len, size_t first, size_t step, bool closes)
+              size_t len, size_t first, size_t step, bool closes, enum view_kind kind)
 {
     *view = (struct view){.status = {CV_AGAIN}};
-    struct run run = {.view = view, .expect = expect};
+    struct run run = {.view = view, .expect = expect, .kind = kind};
     struct cv_http_parser *parser = cv_http_parser_new(
         role, role == CV_HTTP_REQUESTS ? &cv_http_request_limits : &cv_http_response_limits);
     if (!parser) {

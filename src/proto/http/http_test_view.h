@@ -8,6 +8,12 @@
 
 #include "proto/http/http_parser.h"
 
+enum view_kind {
+    VIEW_ALL,     /* as a consumer sees it */
+    VIEW_MEANING, /* what must survive a proxy: no version, persistence or hop-by-hop field, but all
+                   * end-to-end fields; a missing Host is "localhost" */
+};
+
 struct view {
     struct cv_status status; /* what ended it */
     char text[4096];         /* "POST /x a:0 1 length=3 ka [abc] end;", cut when it does not fit */
@@ -17,6 +23,6 @@ struct view {
 /* Feeds the first `first` bytes, then pieces of `step`, each from memory of its own. `expect` has a
  * letter per request that a response answers (p, h, u) or is NULL. */
 void view_run(struct view *view, enum cv_http_role role, const char *expect, const uint8_t *bytes,
-              size_t len, size_t first, size_t step, bool closes);
+              size_t len, size_t first, size_t step, bool closes, enum view_kind kind);
 
 #endif
