@@ -9,114 +9,121 @@
 #include "config/relay_config.h"
 
 /* X(field, "key", KIND, "default", CHECK, "ENV" or NULL, flags, "help", "example") */
-#define CV_TUNNEL_SETTINGS(X)                                                                       \
-    X(name, "name", TUNNEL_NAME, "", CV_ANY, NULL, CV_SETTING_REQUIRED,                             \
-      "Name under which the tunnel is published: small letters, digits, inner hyphens, at most 63.",\
-      "home")                                                                                       \
-    X(kind, "kind", ENUM, "http", CV_CHOICES("http|tcp"), NULL, 0,                                  \
-      "HTTP through the relay's HTTP engine, or bytes as they are.", "http")                        \
-    X(target, "target", STRING, "", CV_ANY, NULL, CV_SETTING_REQUIRED,                              \
-      "Where the service is: a port on this machine, HOST:PORT, or http://HOST[:PORT].",            \
-      "127.0.0.1:11434")                                                                            \
-    X(preset, "preset", ENUM, "auto", CV_CHOICES("auto|ollama|openai|none"), NULL, 0,               \
-      "Headers, timers and rules that fit the service; auto takes ollama when the port is 11434.",  \
-      "openai")                                                                                     \
-    X(host, "host", STRING, "", CV_ANY, NULL, 0,                                                    \
-      "Host header that the service gets; without it the preset's, else the target's.",             \
-      "localhost:11434")                                                                            \
-    X(allow, "allow", LIST, "", CV_ANY, NULL, 0,                                                    \
-      "Rules `METHOD /path`, `*` at the end of the path and as method being any. Given, only these "\
-      "requests pass; without, the preset's.", "POST /api/chat")                                    \
-    X(timers_first_byte_ms, "timers.first_byte", DURATION, "", CV_RANGE(0, 1 * CV_DAYS), NULL, 0,   \
-      "The service must begin to answer in this time; 0 waits for ever. Without it the preset's, "  \
-      "else the relay's.", "10m")                                                                   \
-    X(timers_idle_ms, "timers.idle", DURATION, "", CV_RANGE(0, 1 * CV_DAYS), NULL, 0,               \
-      "An answer that stops for this long is cut; 0 never. Without it the preset's, else the "      \
-      "relay's.", "5m")                                                                             \
-    X(timers_total_ms, "timers.total", DURATION, "", CV_RANGE(0, 7 * CV_DAYS), NULL, 0,             \
-      "A request may take this long altogether; 0 has no limit. Without it the relay's.", "30m")    \
-    X(concurrency, "concurrency", INT, "0", CV_RANGE(0, 1000), NULL, 0,                             \
-      "Requests that the service gets at once, others wait; 0 sets no limit of its own.", "4")      \
-    X(authorization, "authorization", ENUM, "drop", CV_CHOICES("drop|pass"), NULL, 0,               \
-      "pass: the service gets the consumer's Authorization header, and the relay's token is "       \
+/* clang-format off */
+#define CV_TUNNEL_SETTINGS(X)                                                                      \
+    X(name, "name", TUNNEL_NAME, "", CV_ANY, NULL, CV_SETTING_REQUIRED,                            \
+      "Name under which the tunnel is published: small letters, digits, inner hyphens, at "        \
+      "most 63.",                                                                                  \
+      "home")                                                                                      \
+    X(kind, "kind", ENUM, "http", CV_CHOICES("http|tcp"), NULL, 0,                                 \
+      "HTTP through the relay's HTTP engine, or bytes as they are.", "http")                       \
+    X(target, "target", STRING, "", CV_ANY, NULL, CV_SETTING_REQUIRED,                             \
+      "Where the service is: a port on this machine, HOST:PORT, or http://HOST[:PORT].",           \
+      "127.0.0.1:11434")                                                                           \
+    X(preset, "preset", ENUM, "auto", CV_CHOICES("auto|ollama|openai|none"), NULL, 0,              \
+      "Headers, timers and rules that fit the service; auto takes ollama when the port is 11434.", \
+      "openai")                                                                                    \
+    X(host, "host", STRING, "", CV_ANY, NULL, 0,                                                   \
+      "Host header that the service gets; without it the preset's, else the target's.",            \
+      "localhost:11434")                                                                           \
+    X(allow, "allow", LIST, "", CV_ANY, NULL, 0,                                                   \
+      "Rules `METHOD /path`, `*` at the end of the path and as method being any. Given, "          \
+      "only these "                                                                                \
+      "requests pass; without, the preset's.", "POST /api/chat")                                   \
+    X(timers_first_byte_ms, "timers.first_byte", DURATION, "", CV_RANGE(0, 1 * CV_DAYS), NULL, 0,  \
+      "The service must begin to answer in this time; 0 waits for ever. Without it the preset's, " \
+      "else the relay's.", "10m")                                                                  \
+    X(timers_idle_ms, "timers.idle", DURATION, "", CV_RANGE(0, 1 * CV_DAYS), NULL, 0,              \
+      "An answer that stops for this long is cut; 0 never. Without it the preset's, else the "     \
+      "relay's.", "5m")                                                                            \
+    X(timers_total_ms, "timers.total", DURATION, "", CV_RANGE(0, 7 * CV_DAYS), NULL, 0,            \
+      "A request may take this long altogether; 0 has no limit. Without it the relay's.", "30m")   \
+    X(concurrency, "concurrency", INT, "0", CV_RANGE(0, 1000), NULL, 0,                            \
+      "Requests that the service gets at once, others wait; 0 sets no limit of its own.", "4")     \
+    X(authorization, "authorization", ENUM, "drop", CV_CHOICES("drop|pass"), NULL, 0,              \
+      "pass: the service gets the consumer's Authorization header, and the relay's token is "      \
       "expected in Culvert-Authorization.", "pass")
 
-#define CV_AGENT_SETTINGS(X)                                                                        \
-    X(server, "server", URL, "", CV_CHOICES("wss|ws|https|http"), NULL, 0,                          \
-      "The relay.", "wss://relay.example.org")                                                      \
-    X(token_file, "token_file", PATH, "", CV_ANY, NULL, 0,                                          \
-      "File with the token, read again when it changes. CULVERT_TOKEN goes before it.",             \
-      "/run/secrets/culvert-token")                                                                 \
-    X(ca_file, "ca_file", PATH, "", CV_ANY, NULL, 0,                                                \
-      "Authorities in PEM that the relay's certificate may come from, instead of the system's.",    \
-      "/etc/culvert/ca.pem")                                                                        \
-    X(known_hosts_file, "known_hosts_file", PATH, "", CV_ANY, NULL, 0,                              \
-      "Where relays' host keys are remembered; without it known_hosts in the state folder.",        \
-      "/var/lib/culvert/known_hosts")                                                               \
-    X(host_key_fingerprint, "host_key_fingerprint", STRING, "", CV_ANY, NULL, 0,                    \
-      "The relay must have the host key with this fingerprint, as `ssh-keygen -l` prints it.",      \
-      "SHA256:uNiVztksCsDhcc0u9e8BrrQHVUpHtfrVPx0SxjbnHmA")                                          \
-    X(proxy, "proxy", URL, "", CV_CHOICES("http"), NULL, CV_SETTING_SECRET,                         \
-      "HTTP proxy to go through, user and password in it if needed. Without it HTTPS_PROXY, "       \
-      "HTTP_PROXY and NO_PROXY hold; addresses of this machine never go through one.",              \
-      "http://proxy.example.org:3128")                                                              \
-    X(tunnels, "tunnels", RECORDS, "", .record = &cv_tunnel_schema, NULL, 0,                        \
-      "What is published.", "")                                                                     \
-    X(state_dir, "state_dir", PATH, "", CV_ANY, NULL, 0,                                            \
-      "Folder for keys and sockets; without it $XDG_STATE_HOME/culvert, else "                      \
-      "~/.local/state/culvert.", "/var/lib/culvert")                                                \
-    X(ssh_max_channels, "ssh.max_channels", INT, "10", CV_RANGE(1, 1000), "SSH_MAX_CHANNELS", 0,    \
-      "Streams that may be open at once on a link.", "50")                                          \
-    X(ssh_keepalive_interval_ms, "ssh.keepalive_interval", DURATION, "60s",                         \
-      CV_RANGE(0, 1 * CV_HOURS), "SSH_KEEPALIVE_INTERVAL", 0,                                       \
-      "A keep-alive is sent after this much silence; 0 sends none.", "30s")                         \
-    X(ssh_rekey_bytes, "ssh.rekey_bytes", SIZE, "1GiB", CV_RANGE(16 * CV_KIB, 64 * CV_GIB), NULL, 0,\
-      "Keys are exchanged anew after so many bytes.", "4GiB")                                       \
-    X(ssh_rekey_interval_ms, "ssh.rekey_interval", DURATION, "1h",                                  \
-      CV_RANGE(10 * CV_SECONDS, 7 * CV_DAYS), NULL, 0, "Keys are exchanged anew after this time.",  \
-      "4h")                                                                                         \
-    X(ssh_compression, "ssh.compression", BOOL, "false", CV_ANY, "SSH_COMPRESSION", 0,              \
-      "Offer zlib@openssh.com. Costs more CPU than it saves on most networks.", "true")             \
-    X(ssh_ciphers, "ssh.ciphers", LIST,                                                             \
-      "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com",                \
-      CV_CHOICES(CV_SSH_CIPHERS), "SSH_CIPHER_ALGORITHMS", 0, "Ciphers to offer, best first.",      \
-      "aes256-gcm@openssh.com")                                                                     \
-    X(ssh_kex, "ssh.kex", LIST, "curve25519-sha256,curve25519-sha256@libssh.org",                   \
-      CV_CHOICES(CV_SSH_KEX), "SSH_KEX_ALGORITHMS", 0, "Key exchange methods to offer, best first.",\
-      "curve25519-sha256")                                                                          \
-    X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,    \
-      "Receive window of a stream: what may wait for a slow service.", "4MiB")                      \
-    X(ssh_handshake_timeout_ms, "ssh.handshake_timeout", DURATION, "20s",                           \
-      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                            \
-      "The key exchange and login must be done in this time.", "10s")                               \
-    X(ws_ping_interval_ms, "ws.ping_interval", DURATION, "30s",                                     \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                           \
-      "A ping is sent after this much silence.", "15s")                                             \
-    X(ws_pong_timeout_ms, "ws.pong_timeout", DURATION, "15s",                                       \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                           \
-      "A link that stays silent this long after a ping is dead.", "5s")                             \
-    X(ws_max_frame_bytes, "ws.max_frame_size", SIZE, "1MiB", CV_RANGE(64 * CV_KIB, 64 * CV_MIB),    \
-      NULL, 0, "Larger frames are refused with close code 1009.", "256KiB")                         \
-    X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),    \
-      NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")          \
-    X(connect_relay_timeout_ms, "connect.relay_timeout", DURATION, "10s",                           \
-      CV_RANGE(100, 5 * CV_MINUTES), NULL, 0,                                                       \
-      "Reaching the relay, TLS and upgrade included, must be done in this time.", "5s")             \
-    X(connect_service_timeout_ms, "connect.service_timeout", DURATION, "5s",                        \
-      CV_RANGE(100, 5 * CV_MINUTES), NULL, 0,                                                       \
-      "Connecting to the local service must be done in this time.", "2s")                           \
-    X(reconnect_initial_ms, "reconnect.initial", DURATION, "250ms", CV_RANGE(10, 1 * CV_MINUTES),   \
-      NULL, 0, "Longest wait after the first failed try; it doubles with each.", "1s")              \
-    X(reconnect_max_ms, "reconnect.max", DURATION, "60s", CV_RANGE(100, 1 * CV_HOURS), NULL, 0,     \
-      "Longest wait between tries.", "30s")                                                         \
-    X(reconnect_max_attempts, "reconnect.max_attempts", INT, "0", CV_RANGE(0, 1000000), NULL, 0,    \
-      "Give up after so many failed tries in a row; 0 goes on.", "10")                              \
-    X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,     \
-      "How long requests under way may take to end once the agent is told to stop.", "30s")         \
-    X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"), "LOG_LEVEL", \
-      CV_SETTING_LIVE, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug")  \
-    X(log_format, "log.format", ENUM, "auto", CV_CHOICES("auto|json|text"), "LOG_FORMAT", 0,        \
+#define CV_AGENT_SETTINGS(X)                                                                       \
+    X(server, "server", URL, "", CV_CHOICES("wss|ws|https|http"), NULL, 0,                         \
+      "The relay.", "wss://relay.example.org")                                                     \
+    X(token_file, "token_file", PATH, "", CV_ANY, NULL, 0,                                         \
+      "File with the token, read again when it changes. CULVERT_TOKEN goes before it.",            \
+      "/run/secrets/culvert-token")                                                                \
+    X(ca_file, "ca_file", PATH, "", CV_ANY, NULL, 0,                                               \
+      "Authorities in PEM that the relay's certificate may come from, instead of the system's.",   \
+      "/etc/culvert/ca.pem")                                                                       \
+    X(known_hosts_file, "known_hosts_file", PATH, "", CV_ANY, NULL, 0,                             \
+      "Where relays' host keys are remembered; without it known_hosts in the state folder.",       \
+      "/var/lib/culvert/known_hosts")                                                              \
+    X(host_key_fingerprint, "host_key_fingerprint", STRING, "", CV_ANY, NULL, 0,                   \
+      "The relay must have the host key with this fingerprint, as `ssh-keygen -l` prints it.",     \
+      "SHA256:uNiVztksCsDhcc0u9e8BrrQHVUpHtfrVPx0SxjbnHmA")                                        \
+    X(proxy, "proxy", URL, "", CV_CHOICES("http"), NULL, CV_SETTING_SECRET,                        \
+      "HTTP proxy to go through, user and password in it if needed. Without it HTTPS_PROXY, "      \
+      "HTTP_PROXY and NO_PROXY hold; addresses of this machine never go through one.",             \
+      "http://proxy.example.org:3128")                                                             \
+    X(tunnels, "tunnels", RECORDS, "", .record = &cv_tunnel_schema, NULL, 0,                       \
+      "What is published.", "")                                                                    \
+    X(state_dir, "state_dir", PATH, "", CV_ANY, NULL, 0,                                           \
+      "Folder for keys and sockets; without it $XDG_STATE_HOME/culvert, else "                     \
+      "~/.local/state/culvert.", "/var/lib/culvert")                                               \
+    X(ssh_max_channels, "ssh.max_channels", INT, "10", CV_RANGE(1, 1000), "SSH_MAX_CHANNELS", 0,   \
+      "Streams that may be open at once on a link.", "50")                                         \
+    X(ssh_keepalive_interval_ms, "ssh.keepalive_interval", DURATION, "60s",                        \
+      CV_RANGE(0, 1 * CV_HOURS), "SSH_KEEPALIVE_INTERVAL", 0,                                      \
+      "A keep-alive is sent after this much silence; 0 sends none.", "30s")                        \
+    X(ssh_rekey_bytes, "ssh.rekey_bytes", SIZE, "1GiB", CV_RANGE(16 * CV_KIB, 64 * CV_GIB), NULL,  \
+      0,                                                                                           \
+      "Keys are exchanged anew after so many bytes.", "4GiB")                                      \
+    X(ssh_rekey_interval_ms, "ssh.rekey_interval", DURATION, "1h",                                 \
+      CV_RANGE(10 * CV_SECONDS, 7 * CV_DAYS), NULL, 0, "Keys are exchanged anew after this time.", \
+      "4h")                                                                                        \
+    X(ssh_compression, "ssh.compression", BOOL, "false", CV_ANY, "SSH_COMPRESSION", 0,             \
+      "Offer zlib@openssh.com. Costs more CPU than it saves on most networks.", "true")            \
+    X(ssh_ciphers, "ssh.ciphers", LIST,                                                            \
+      "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com",               \
+      CV_CHOICES(CV_SSH_CIPHERS), "SSH_CIPHER_ALGORITHMS", 0, "Ciphers to offer, best first.",     \
+      "aes256-gcm@openssh.com")                                                                    \
+    X(ssh_kex, "ssh.kex", LIST, "curve25519-sha256,curve25519-sha256@libssh.org",                  \
+      CV_CHOICES(CV_SSH_KEX), "SSH_KEX_ALGORITHMS", 0,                                             \
+      "Key exchange methods to offer, best first.",                                                \
+      "curve25519-sha256")                                                                         \
+    X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,   \
+      "Receive window of a stream: what may wait for a slow service.", "4MiB")                     \
+    X(ssh_handshake_timeout_ms, "ssh.handshake_timeout", DURATION, "20s",                          \
+      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                           \
+      "The key exchange and login must be done in this time.", "10s")                              \
+    X(ws_ping_interval_ms, "ws.ping_interval", DURATION, "30s",                                    \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                          \
+      "A ping is sent after this much silence.", "15s")                                            \
+    X(ws_pong_timeout_ms, "ws.pong_timeout", DURATION, "15s",                                      \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                          \
+      "A link that stays silent this long after a ping is dead.", "5s")                            \
+    X(ws_max_frame_bytes, "ws.max_frame_size", SIZE, "1MiB", CV_RANGE(64 * CV_KIB, 64 * CV_MIB),   \
+      NULL, 0, "Larger frames are refused with close code 1009.", "256KiB")                        \
+    X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
+      NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
+    X(connect_relay_timeout_ms, "connect.relay_timeout", DURATION, "10s",                          \
+      CV_RANGE(100, 5 * CV_MINUTES), NULL, 0,                                                      \
+      "Reaching the relay, TLS and upgrade included, must be done in this time.", "5s")            \
+    X(connect_service_timeout_ms, "connect.service_timeout", DURATION, "5s",                       \
+      CV_RANGE(100, 5 * CV_MINUTES), NULL, 0,                                                      \
+      "Connecting to the local service must be done in this time.", "2s")                          \
+    X(reconnect_initial_ms, "reconnect.initial", DURATION, "250ms", CV_RANGE(10, 1 * CV_MINUTES),  \
+      NULL, 0, "Longest wait after the first failed try; it doubles with each.", "1s")             \
+    X(reconnect_max_ms, "reconnect.max", DURATION, "60s", CV_RANGE(100, 1 * CV_HOURS), NULL, 0,    \
+      "Longest wait between tries.", "30s")                                                        \
+    X(reconnect_max_attempts, "reconnect.max_attempts", INT, "0", CV_RANGE(0, 1000000), NULL, 0,   \
+      "Give up after so many failed tries in a row; 0 goes on.", "10")                             \
+    X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
+      "How long requests under way may take to end once the agent is told to stop.", "30s")        \
+    X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
+      "LOG_LEVEL",                                                                                 \
+      CV_SETTING_LIVE, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
+    X(log_format, "log.format", ENUM, "auto", CV_CHOICES("auto|json|text"), "LOG_FORMAT", 0,       \
       "One JSON object a line, or text; auto is text on a terminal.", "json")
+/* clang-format on */
 
 /* Timers are CV_UNSET where neither this tunnel nor its defaults say anything. */
 struct cv_tunnel_config {

@@ -28,146 +28,157 @@
 #define CV_JWS_ALGORITHMS "RS256|RS384|RS512|PS256|ES256|ES384|HS256"
 
 /* X(field, "key", KIND, "default", CHECK, "ENV" or NULL, flags, "help", "example") */
-#define CV_RELAY_SETTINGS(X)                                                                        \
-    X(listen, "listen", LIST_HOSTPORT, "127.0.0.1:8080", CV_ANY, NULL, 0,                           \
-      "Addresses to accept agents and consumers on. PORT and HOST in the environment make one "     \
-      "address.", "0.0.0.0:8443")                                                                   \
-    X(ws_path, "ws_path", URLPATH, "/tunnel", CV_ANY, "WS_PATH", 0,                                 \
-      "Path of the WebSocket upgrade of agents.", "/tunnel")                                        \
-    X(public_host, "public_host", HOSTNAME, "", CV_ANY, NULL, 0,                                    \
-      "With it a tunnel is also reached as <tunnel>.<public_host>.", "tunnel.example.org")          \
-    X(trusted_proxy, "trusted_proxy", LIST_CIDR, "", CV_ANY, NULL, 0,                               \
-      "Networks of the load balancers in front. Only from there are forwarding headers believed "   \
-      "and connections without TLS taken.", "10.0.0.0/8")                                           \
-    X(workers, "workers", INT, "0", CV_RANGE(0, 256), NULL, 0,                                      \
-      "Threads that serve connections; 0 takes one per CPU.", "4")                                  \
-    X(state_dir, "state_dir", PATH, "", CV_ANY, NULL, 0,                                            \
-      "Folder for keys; without it $XDG_STATE_HOME/culvert, else ~/.local/state/culvert.",          \
-      "/var/lib/culvert")                                                                           \
-    X(tls_cert_file, "tls.cert_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,                      \
-      "Certificate chain in PEM, the server's own first. The file is read again on SIGHUP.",        \
-      "/etc/culvert/cert.pem")                                                                      \
-    X(tls_key_file, "tls.key_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,                        \
-      "Private key of the certificate in PEM. The file is read again on SIGHUP.",                   \
-      "/etc/culvert/key.pem")                                                                       \
-    X(metrics_listen, "metrics.listen", HOSTPORT, "", CV_ANY, NULL, 0,                              \
-      "A listener of its own for liveness and metrics, without a token; there is none unless set.", \
-      "127.0.0.1:9090")                                                                             \
-    X(auth_jwks_url, "auth.jwks_url", URL, "", CV_CHOICES("https|http"), "AUTH0_JWKS_URI", 0,       \
-      "Where the identity provider publishes the keys that sign tokens.",                           \
-      "https://login.example.org/.well-known/jwks.json")                                            \
-    X(auth_jwks_file, "auth.jwks_file", PATH, "", CV_ANY, NULL, 0,                                  \
-      "Keys in a local JWKS file, for tokens made by `culvert token --key`.",                       \
-      "/etc/culvert/jwks.json")                                                                     \
-    X(auth_secret_file, "auth.secret_file", PATH, "", CV_ANY, NULL, 0,                              \
-      "File with the shared secret of HS256 tokens, at least 32 bytes. HS256 is refused without.",  \
-      "/etc/culvert/jwt-secret")                                                                    \
-    X(auth_issuer, "auth.issuer", STRING, "", CV_ANY, "AUTH0_ISSUER", 0,                            \
-      "The `iss` that tokens must have, byte by byte.", "https://login.example.org/")               \
-    X(auth_audience, "auth.audience", LIST, "", CV_ANY, "AUTH0_AUDIENCE", 0,                        \
-      "The `aud` values that are taken; a token must have one of them.", "https://relay.example.org")\
-    X(auth_algorithms, "auth.algorithms", LIST, "RS256,RS384,RS512,PS256,ES256,ES384,HS256",        \
-      CV_CHOICES(CV_JWS_ALGORITHMS), NULL, 0,                                                       \
-      "Signature algorithms that are taken. HS256 counts only with auth.secret_file.", "ES256")     \
-    X(auth_clock_skew_ms, "auth.clock_skew", DURATION, "30s", CV_RANGE(0, 5 * CV_MINUTES), NULL, 0, \
-      "How far clocks may differ when `exp` and `nbf` are looked at.", "60s")                       \
-    X(auth_cache_ttl_ms, "auth.cache_ttl", DURATION, "5m", CV_RANGE(0, 1 * CV_HOURS),               \
-      "AUTH_TOKEN_CACHE_TTL", 0,                                                                    \
-      "How long a verified token is remembered, never past its expiry; 0 verifies each time.", "1m")\
-    X(auth_jwks_refresh_ms, "auth.jwks_refresh", DURATION, "10m",                                   \
-      CV_RANGE(10 * CV_SECONDS, 1 * CV_DAYS), NULL, 0,                                              \
-      "How often the keys are fetched again.", "1h")                                                \
-    X(auth_jwks_grace_ms, "auth.jwks_grace", DURATION, "24h", CV_RANGE(0, 30 * CV_DAYS), NULL, 0,   \
-      "How long known keys stay valid while they cannot be fetched.", "6h")                         \
-    X(auth_claims_tier, "auth.claims.tier", STRING, "tier", CV_ANY, NULL, 0,                        \
-      "Claim with the user's tier.", "https://example.org/tier")                                    \
-    X(auth_claims_permissions, "auth.claims.permissions", STRING, "permissions", CV_ANY, NULL, 0,   \
-      "Claim with the user's permissions, a list of strings.", "permissions")                       \
-    X(auth_claims_tunnels, "auth.claims.tunnels", STRING, "tunnels", CV_ANY, NULL, 0,               \
-      "Claim with the tunnels a token is limited to; without it all of the user's.", "tunnels")     \
-    X(ssh_host_key_file, "ssh.host_key_file", PATH, "", CV_ANY, NULL, 0,                            \
-      "Ed25519 host key; without it one is made in the state folder at first start.",               \
-      "/etc/culvert/host_key")                                                                      \
-    X(ssh_max_channels, "ssh.max_channels", INT, "10", CV_RANGE(1, 1000), "SSH_MAX_CHANNELS", 0,    \
-      "Streams that may be open at once on a link; further requests wait.", "50")                   \
-    X(ssh_keepalive_interval_ms, "ssh.keepalive_interval", DURATION, "60s",                         \
-      CV_RANGE(0, 1 * CV_HOURS), "SSH_KEEPALIVE_INTERVAL", 0,                                       \
-      "A keep-alive is sent after this much silence; 0 sends none.", "30s")                         \
-    X(ssh_rekey_bytes, "ssh.rekey_bytes", SIZE, "1GiB", CV_RANGE(16 * CV_KIB, 64 * CV_GIB), NULL, 0,\
-      "Keys are exchanged anew after so many bytes.", "4GiB")                                       \
-    X(ssh_rekey_interval_ms, "ssh.rekey_interval", DURATION, "1h",                                  \
-      CV_RANGE(10 * CV_SECONDS, 7 * CV_DAYS), NULL, 0, "Keys are exchanged anew after this time.",  \
-      "4h")                                                                                         \
-    X(ssh_compression, "ssh.compression", BOOL, "false", CV_ANY, "SSH_COMPRESSION", 0,              \
-      "Offer zlib@openssh.com. Costs more CPU than it saves on most networks.", "true")             \
-    X(ssh_ciphers, "ssh.ciphers", LIST,                                                             \
-      "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com",                \
-      CV_CHOICES(CV_SSH_CIPHERS), "SSH_CIPHER_ALGORITHMS", 0, "Ciphers to offer, best first.",      \
-      "aes256-gcm@openssh.com")                                                                     \
-    X(ssh_kex, "ssh.kex", LIST, "curve25519-sha256,curve25519-sha256@libssh.org",                   \
-      CV_CHOICES(CV_SSH_KEX), "SSH_KEX_ALGORITHMS", 0, "Key exchange methods to offer, best first.",\
-      "curve25519-sha256")                                                                          \
-    X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,    \
-      "Receive window of a stream: what may wait for a slow reader.", "4MiB")                       \
-    X(ssh_handshake_timeout_ms, "ssh.handshake_timeout", DURATION, "20s",                           \
-      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                            \
-      "The key exchange and login must be done in this time.", "10s")                               \
-    X(ws_ping_interval_ms, "ws.ping_interval", DURATION, "30s",                                     \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), "WS_PING_INTERVAL", 0,                             \
-      "A ping is sent after this much silence.", "15s")                                             \
-    X(ws_pong_timeout_ms, "ws.pong_timeout", DURATION, "15s",                                       \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), "WS_PONG_TIMEOUT", 0,                              \
-      "A link that stays silent this long after a ping is dead.", "5s")                             \
-    X(ws_max_frame_bytes, "ws.max_frame_size", SIZE, "1MiB", CV_RANGE(64 * CV_KIB, 64 * CV_MIB),    \
-      "WS_MAX_FRAME_SIZE", 0, "Larger frames are refused with close code 1009.", "256KiB")          \
-    X(ws_compression, "ws.compression", BOOL, "true", CV_ANY, "WS_COMPRESSION", 0,                  \
-      "Offer permessage-deflate where it helps: on JSON, never on SSH.", "false")                   \
-    X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),    \
-      NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")          \
-    X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),      \
-      NULL, 0, "How long a link without a connection waits to be resumed.", "2m")                   \
-    X(timers_first_byte_ms, "timers.first_byte", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL, 0,\
-      "The service must begin to answer in this time; 0 waits for ever. Presets have their own.",   \
-      "2m")                                                                                         \
-    X(timers_idle_ms, "timers.idle", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL, 0,            \
-      "An answer that stops for this long is cut; 0 never. Presets have their own.", "5m")          \
-    X(timers_total_ms, "timers.total", DURATION, "0", CV_RANGE(0, 7 * CV_DAYS), NULL, 0,            \
-      "A request may take this long altogether; 0 has no limit.", "30m")                            \
-    X(limits_head_bytes, "limits.head_bytes", SIZE, "16KiB", CV_RANGE(1 * CV_KIB, 1 * CV_MIB), NULL,\
-      0, "A request's line and fields; more is answered 431.", "32KiB")                             \
-    X(limits_line_bytes, "limits.line_bytes", SIZE, "8KiB", CV_RANGE(256, 1 * CV_MIB), NULL, 0,     \
-      "A request's first line; more is answered 414.", "16KiB")                                     \
-    X(limits_fields, "limits.fields", INT, "100", CV_RANGE(8, 1000), NULL, 0,                       \
-      "Fields in a request; more are answered 431.", "200")                                         \
-    X(limits_body_bytes, "limits.body_bytes", SIZE, "0", CV_RANGE(0, 1024 * CV_TIB), NULL, 0,       \
-      "A request's body; more is answered 413. 0 has no limit.", "100MiB")                          \
-    X(limits_header_timeout_ms, "limits.header_timeout", DURATION, "10s",                           \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                           \
-      "A request's head must arrive in this time.", "20s")                                          \
-    X(limits_body_idle_timeout_ms, "limits.body_idle_timeout", DURATION, "30s",                     \
-      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                              \
-      "A consumer that sends or takes nothing for this long in the middle of a request is cut.",    \
-      "60s")                                                                                        \
-    X(limits_keepalive_timeout_ms, "limits.keepalive_timeout", DURATION, "75s",                     \
-      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                              \
-      "A consumer's connection without a request is closed after this time.", "15s")                \
-    X(limits_handshake_timeout_ms, "limits.handshake_timeout", DURATION, "10s",                     \
-      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                            \
-      "The TLS handshake must be done in this time.", "5s")                                         \
-    X(limits_max_connections, "limits.max_connections", INT, "10000", CV_RANGE(16, 1000000), NULL,  \
-      0, "Connections of all kinds at once.", "50000")                                              \
-    X(limits_max_links_per_user, "limits.max_links_per_user", INT, "3", CV_RANGE(1, 10000),         \
-      "MAX_CONNECTIONS_PER_USER", 0, "Links that one user may have at once.", "10")                 \
-    X(cors_origins, "cors.origins", LIST_ORIGIN, "", CV_ANY, NULL, 0,                               \
-      "Origins whose web pages may call tunnels; `*` is any.", "https://app.example.org")           \
-    X(queue_size, "queue.size", INT, "100", CV_RANGE(10, 1000), NULL, 0,                            \
-      "Requests of a user that may wait for a stream.", "200")                                      \
-    X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,     \
-      "How long requests under way may take to end once the relay is told to stop.", "5m")          \
-    X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"), "LOG_LEVEL", \
-      CV_SETTING_LIVE, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug")  \
-    X(log_format, "log.format", ENUM, "auto", CV_CHOICES("auto|json|text"), "LOG_FORMAT", 0,        \
+/* clang-format off */
+#define CV_RELAY_SETTINGS(X)                                                                       \
+    X(listen, "listen", LIST_HOSTPORT, "127.0.0.1:8080", CV_ANY, NULL, 0,                          \
+      "Addresses to accept agents and consumers on. PORT and HOST in the environment make one "    \
+      "address.", "0.0.0.0:8443")                                                                  \
+    X(ws_path, "ws_path", URLPATH, "/tunnel", CV_ANY, "WS_PATH", 0,                                \
+      "Path of the WebSocket upgrade of agents.", "/tunnel")                                       \
+    X(public_host, "public_host", HOSTNAME, "", CV_ANY, NULL, 0,                                   \
+      "With it a tunnel is also reached as `<tunnel>.<public_host>`.", "tunnel.example.org")       \
+    X(trusted_proxy, "trusted_proxy", LIST_CIDR, "", CV_ANY, NULL, 0,                              \
+      "Networks of the load balancers in front. Only from there are forwarding headers believed "  \
+      "and connections without TLS taken.", "10.0.0.0/8")                                          \
+    X(workers, "workers", INT, "0", CV_RANGE(0, 256), NULL, 0,                                     \
+      "Threads that serve connections; 0 takes one per CPU.", "4")                                 \
+    X(state_dir, "state_dir", PATH, "", CV_ANY, NULL, 0,                                           \
+      "Folder for keys; without it $XDG_STATE_HOME/culvert, else ~/.local/state/culvert.",         \
+      "/var/lib/culvert")                                                                          \
+    X(tls_cert_file, "tls.cert_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,                     \
+      "Certificate chain in PEM, the server's own first. The file is read again on SIGHUP.",       \
+      "/etc/culvert/cert.pem")                                                                     \
+    X(tls_key_file, "tls.key_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,                       \
+      "Private key of the certificate in PEM. The file is read again on SIGHUP.",                  \
+      "/etc/culvert/key.pem")                                                                      \
+    X(metrics_listen, "metrics.listen", HOSTPORT, "", CV_ANY, NULL, 0,                             \
+      "A listener of its own for liveness and metrics, without a token; there is none "            \
+      "unless set.",                                                                               \
+      "127.0.0.1:9090")                                                                            \
+    X(auth_jwks_url, "auth.jwks_url", URL, "", CV_CHOICES("https|http"), "AUTH0_JWKS_URI", 0,      \
+      "Where the identity provider publishes the keys that sign tokens.",                          \
+      "https://login.example.org/.well-known/jwks.json")                                           \
+    X(auth_jwks_file, "auth.jwks_file", PATH, "", CV_ANY, NULL, 0,                                 \
+      "Keys in a local JWKS file, for tokens made by `culvert token --key`.",                      \
+      "/etc/culvert/jwks.json")                                                                    \
+    X(auth_secret_file, "auth.secret_file", PATH, "", CV_ANY, NULL, 0,                             \
+      "File with the shared secret of HS256 tokens, at least 32 bytes. HS256 is refused without.", \
+      "/etc/culvert/jwt-secret")                                                                   \
+    X(auth_issuer, "auth.issuer", STRING, "", CV_ANY, "AUTH0_ISSUER", 0,                           \
+      "The `iss` that tokens must have, byte by byte.", "https://login.example.org/")              \
+    X(auth_audience, "auth.audience", LIST, "", CV_ANY, "AUTH0_AUDIENCE", 0,                       \
+      "The `aud` values that are taken; a token must have one of them.",                           \
+      "https://relay.example.org")                                                                 \
+    X(auth_algorithms, "auth.algorithms", LIST, "RS256,RS384,RS512,PS256,ES256,ES384,HS256",       \
+      CV_CHOICES(CV_JWS_ALGORITHMS), NULL, 0,                                                      \
+      "Signature algorithms that are taken. HS256 counts only with auth.secret_file.", "ES256")    \
+    X(auth_clock_skew_ms, "auth.clock_skew", DURATION, "30s", CV_RANGE(0, 5 * CV_MINUTES), NULL,   \
+      0,                                                                                           \
+      "How far clocks may differ when `exp` and `nbf` are looked at.", "60s")                      \
+    X(auth_cache_ttl_ms, "auth.cache_ttl", DURATION, "5m", CV_RANGE(0, 1 * CV_HOURS),              \
+      "AUTH_TOKEN_CACHE_TTL", 0,                                                                   \
+      "How long a verified token is remembered, never past its expiry; 0 verifies each time.",     \
+      "1m")                                                                                        \
+    X(auth_jwks_refresh_ms, "auth.jwks_refresh", DURATION, "10m",                                  \
+      CV_RANGE(10 * CV_SECONDS, 1 * CV_DAYS), NULL, 0,                                             \
+      "How often the keys are fetched again.", "1h")                                               \
+    X(auth_jwks_grace_ms, "auth.jwks_grace", DURATION, "24h", CV_RANGE(0, 30 * CV_DAYS), NULL, 0,  \
+      "How long known keys stay valid while they cannot be fetched.", "6h")                        \
+    X(auth_claims_tier, "auth.claims.tier", STRING, "tier", CV_ANY, NULL, 0,                       \
+      "Claim with the user's tier.", "https://example.org/tier")                                   \
+    X(auth_claims_permissions, "auth.claims.permissions", STRING, "permissions", CV_ANY, NULL, 0,  \
+      "Claim with the user's permissions, a list of strings.", "permissions")                      \
+    X(auth_claims_tunnels, "auth.claims.tunnels", STRING, "tunnels", CV_ANY, NULL, 0,              \
+      "Claim with the tunnels a token is limited to; without it all of the user's.", "tunnels")    \
+    X(ssh_host_key_file, "ssh.host_key_file", PATH, "", CV_ANY, NULL, 0,                           \
+      "Ed25519 host key; without it one is made in the state folder at first start.",              \
+      "/etc/culvert/host_key")                                                                     \
+    X(ssh_max_channels, "ssh.max_channels", INT, "10", CV_RANGE(1, 1000), "SSH_MAX_CHANNELS", 0,   \
+      "Streams that may be open at once on a link; further requests wait.", "50")                  \
+    X(ssh_keepalive_interval_ms, "ssh.keepalive_interval", DURATION, "60s",                        \
+      CV_RANGE(0, 1 * CV_HOURS), "SSH_KEEPALIVE_INTERVAL", 0,                                      \
+      "A keep-alive is sent after this much silence; 0 sends none.", "30s")                        \
+    X(ssh_rekey_bytes, "ssh.rekey_bytes", SIZE, "1GiB", CV_RANGE(16 * CV_KIB, 64 * CV_GIB), NULL,  \
+      0,                                                                                           \
+      "Keys are exchanged anew after so many bytes.", "4GiB")                                      \
+    X(ssh_rekey_interval_ms, "ssh.rekey_interval", DURATION, "1h",                                 \
+      CV_RANGE(10 * CV_SECONDS, 7 * CV_DAYS), NULL, 0, "Keys are exchanged anew after this time.", \
+      "4h")                                                                                        \
+    X(ssh_compression, "ssh.compression", BOOL, "false", CV_ANY, "SSH_COMPRESSION", 0,             \
+      "Offer zlib@openssh.com. Costs more CPU than it saves on most networks.", "true")            \
+    X(ssh_ciphers, "ssh.ciphers", LIST,                                                            \
+      "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com",               \
+      CV_CHOICES(CV_SSH_CIPHERS), "SSH_CIPHER_ALGORITHMS", 0, "Ciphers to offer, best first.",     \
+      "aes256-gcm@openssh.com")                                                                    \
+    X(ssh_kex, "ssh.kex", LIST, "curve25519-sha256,curve25519-sha256@libssh.org",                  \
+      CV_CHOICES(CV_SSH_KEX), "SSH_KEX_ALGORITHMS", 0,                                             \
+      "Key exchange methods to offer, best first.",                                                \
+      "curve25519-sha256")                                                                         \
+    X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,   \
+      "Receive window of a stream: what may wait for a slow reader.", "4MiB")                      \
+    X(ssh_handshake_timeout_ms, "ssh.handshake_timeout", DURATION, "20s",                          \
+      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                           \
+      "The key exchange and login must be done in this time.", "10s")                              \
+    X(ws_ping_interval_ms, "ws.ping_interval", DURATION, "30s",                                    \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), "WS_PING_INTERVAL", 0,                            \
+      "A ping is sent after this much silence.", "15s")                                            \
+    X(ws_pong_timeout_ms, "ws.pong_timeout", DURATION, "15s",                                      \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), "WS_PONG_TIMEOUT", 0,                             \
+      "A link that stays silent this long after a ping is dead.", "5s")                            \
+    X(ws_max_frame_bytes, "ws.max_frame_size", SIZE, "1MiB", CV_RANGE(64 * CV_KIB, 64 * CV_MIB),   \
+      "WS_MAX_FRAME_SIZE", 0, "Larger frames are refused with close code 1009.", "256KiB")         \
+    X(ws_compression, "ws.compression", BOOL, "true", CV_ANY, "WS_COMPRESSION", 0,                 \
+      "Offer permessage-deflate where it helps: on JSON, never on SSH.", "false")                  \
+    X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
+      NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
+    X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \
+      NULL, 0, "How long a link without a connection waits to be resumed.", "2m")                  \
+    X(timers_first_byte_ms, "timers.first_byte", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL,  \
+      0,                                                                                           \
+      "The service must begin to answer in this time; 0 waits for ever. Presets have their own.",  \
+      "2m")                                                                                        \
+    X(timers_idle_ms, "timers.idle", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL, 0,           \
+      "An answer that stops for this long is cut; 0 never. Presets have their own.", "5m")         \
+    X(timers_total_ms, "timers.total", DURATION, "0", CV_RANGE(0, 7 * CV_DAYS), NULL, 0,           \
+      "A request may take this long altogether; 0 has no limit.", "30m")                           \
+    X(limits_head_bytes, "limits.head_bytes", SIZE, "16KiB", CV_RANGE(1 * CV_KIB, 1 * CV_MIB),     \
+      NULL,                                                                                        \
+      0, "A request's line and fields; more is answered 431.", "32KiB")                            \
+    X(limits_line_bytes, "limits.line_bytes", SIZE, "8KiB", CV_RANGE(256, 1 * CV_MIB), NULL, 0,    \
+      "A request's first line; more is answered 414.", "16KiB")                                    \
+    X(limits_fields, "limits.fields", INT, "100", CV_RANGE(8, 1000), NULL, 0,                      \
+      "Fields in a request; more are answered 431.", "200")                                        \
+    X(limits_body_bytes, "limits.body_bytes", SIZE, "0", CV_RANGE(0, 1024 * CV_TIB), NULL, 0,      \
+      "A request's body; more is answered 413. 0 has no limit.", "100MiB")                         \
+    X(limits_header_timeout_ms, "limits.header_timeout", DURATION, "10s",                          \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                          \
+      "A request's head must arrive in this time.", "20s")                                         \
+    X(limits_body_idle_timeout_ms, "limits.body_idle_timeout", DURATION, "30s",                    \
+      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                             \
+      "A consumer that sends or takes nothing for this long in the middle of a request is cut.",   \
+      "60s")                                                                                       \
+    X(limits_keepalive_timeout_ms, "limits.keepalive_timeout", DURATION, "75s",                    \
+      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                             \
+      "A consumer's connection without a request is closed after this time.", "15s")               \
+    X(limits_handshake_timeout_ms, "limits.handshake_timeout", DURATION, "10s",                    \
+      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                           \
+      "The TLS handshake must be done in this time.", "5s")                                        \
+    X(limits_max_connections, "limits.max_connections", INT, "10000", CV_RANGE(16, 1000000), NULL, \
+      0, "Connections of all kinds at once.", "50000")                                             \
+    X(limits_max_links_per_user, "limits.max_links_per_user", INT, "3", CV_RANGE(1, 10000),        \
+      "MAX_CONNECTIONS_PER_USER", 0, "Links that one user may have at once.", "10")                \
+    X(cors_origins, "cors.origins", LIST_ORIGIN, "", CV_ANY, NULL, 0,                              \
+      "Origins whose web pages may call tunnels; `*` is any.", "https://app.example.org")          \
+    X(queue_size, "queue.size", INT, "100", CV_RANGE(10, 1000), NULL, 0,                           \
+      "Requests of a user that may wait for a stream.", "200")                                     \
+    X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
+      "How long requests under way may take to end once the relay is told to stop.", "5m")         \
+    X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
+      "LOG_LEVEL",                                                                                 \
+      CV_SETTING_LIVE, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
+    X(log_format, "log.format", ENUM, "auto", CV_CHOICES("auto|json|text"), "LOG_FORMAT", 0,       \
       "One JSON object a line, or text; auto is text on a terminal.", "json")
+/* clang-format on */
 
 /* The C type of a kind's field. */
 #define CV_TYPE_BOOL bool
@@ -199,8 +210,8 @@ struct cv_relay_config {
 extern const struct cv_schema cv_relay_schema;
 
 /* Loads as cv_settings_load does, and checks what spans settings: certificate and key together,
- * TLS or trusted_proxy and a source of keys unless `sources->is_dev`, an issuer and an audience with
- * a jwks_url, listening on loopback only with --dev, limits.line_bytes within limits.head_bytes.
+ * TLS or trusted_proxy and a source of keys unless `sources->is_dev`, an issuer and an audience
+ * with a jwks_url, listening on loopback only with --dev, limits.line_bytes within limits.head_bytes.
  * PORT and HOST in the environment stand for `listen`. On any problem *config is NULL and
  * `problems` says all of them; CV_CONFIG, CV_IO or CV_NO_MEMORY. */
 struct cv_status cv_relay_config_load(const struct cv_config_sources *sources,

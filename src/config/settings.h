@@ -81,7 +81,8 @@ enum cv_origin_kind { CV_ORIGIN_DEFAULT, CV_ORIGIN_FILE, CV_ORIGIN_ENV, CV_ORIGI
 /* Where a value came from. */
 struct cv_origin {
     enum cv_origin_kind kind;
-    unsigned line; /* in the file */
+    unsigned line;       /* in the file */
+    bool is_established; /* environment: under the setting's `env`, not CULVERT_<KEY> */
 };
 
 /* One thing that is wrong. All owned by the list. */
@@ -110,7 +111,9 @@ void cv_problems_add(struct cv_problems *problems, const char *where, unsigned l
 
 /* A command-line flag that sets a setting. */
 struct cv_override {
-    const char *key;   /* "workers" */
+    /* "workers"; "tunnels[0].name" sets a record, made with defaults when it is one behind the
+     * last; "tunnels" with the value "" empties the list. */
+    const char *key;
     const char *value; /* lists with commas */
     const char *where; /* "--workers" */
 };

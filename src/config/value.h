@@ -52,8 +52,8 @@ bool cv_value_cidr(struct cv_slice text, struct cv_cidr *out);
  */
 bool cv_cidr_has(const struct cv_cidr *cidr, const char *addr);
 
-/* scheme://host[:port][/path…]: a URL whose scheme is one of `schemes` ("http|https"), with a host;
- * no spaces, controls or fragment. userinfo only where `has_userinfo`. */
+/* scheme://host[:port][/path…]: a URL whose scheme is one of `schemes` ("http|https"), with a
+ * host; no spaces, controls or fragment. userinfo only where `has_userinfo`. */
 bool cv_value_is_url(struct cv_slice text, const char *schemes, bool has_userinfo);
 
 /* An origin as browsers send it (RFC 6454 §7): scheme://host[:port], nothing behind; or "*". */

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+#include "config/relay_config.h"
+
+#include "config/schema.h"
+#include "config/value.h"
+
+#define CV_SETTING_OWNER struct cv_relay_config
+static const struct cv_setting settings[] = {CV_RELAY_SETTINGS(CV_SETTING_ROW)};
+#undef CV_SETTING_OWNER
+
+const struct cv_schema cv_relay_schema = {
+    .name = "relay",
+    .settings = settings,
+    .count = sizeof settings / sizeof *settings,
+    .size = sizeof(struct cv_relay_config),
+    .origins_offset = offsetof(struct cv_relay_config, origins),
+};
+
+struct check {
+    const struct cv_relay_config *config;
+    const struct cv_config_sources *sources;
+    struct cv_problems *problems;
+};
+
+static void complain(const struct check *c, const char *key, const char *text)
+{
+    cv_settings_complain(&cv_relay_schema, c->config, c->sources, key, text, c->problems);
+}
+
+static bool is_loopback(const char *host)
+{
+    struct cv_cidr v4, v6;
+    (void)cv_value_cidr(cv_slice_str("127.0.0.0/8"), &v4);
+    (void)cv_value_cidr(cv_slice_str("::1"), &v6);
+    return strcasecmp(host, "localhost") == 0 || cv_cidr_has(&v4, host) || cv_cidr_has(&v6, host);
+}
+
+static void check_listen(const struct check *c)
+{
+    if (c->config->listen.count == 0)
+        complain(c, "listen", "needs at least one address");
+    for (size_t i = 0; c->sources->is_dev && i < c->config->listen.count; i++) {
+        struct cv_hostport hostport;
+        if (cv_value_hostport(cv_slice_str(c->config->listen.items[i]), &hostport) &&
+            !is_loopback(hostport.host))
+            complain(c, "listen", "must be a loopback address with --dev");
+    }
+}
+
+static void check_tls(const struct check *c)
+{
+    const struct cv_relay_config *config = c->config;
+    if (config->tls_cert_file && !config->tls_key_file)
+        complain(c, "tls.key_file", "is missing beside tls.cert_file");
+    if (config->tls_key_file && !config->tls_cert_file)
+        complain(c, "tls.cert_file", "is missing beside tls.key_file");
+    if (!c->sources->is_dev && !config->tls_cert_file && !config->tls_key_file &&
+        config->trusted_proxy.count == 0)
+        complain(c, "tls.cert_file",
+                 "is missing: give certificate and key, or trusted_proxy when a load balancer ends "
+                 "TLS, or --dev to try things out");
+}
+
+/* Over plain HTTP anybody on the way could hand us keys of their own. */
+static bool is_jwks_url_safe(const char *url)
+{
+    if (strncasecmp(url, "http://", 7) != 0)
+        return true;
+    char authority[CV_HOST_MAX + 8];
+    struct cv_slice rest = cv_slice_str(url + 7);
+    struct cv_hostport hostport = {0};
+    struct cv_slice host = cv_slice_split(&rest, '/');
+    if (!cv_slice_to_str(host, authority, sizeof authority))
+        return false;
+    if (cv_value_hostport(host, &hostport))
+        return is_loopback(hostport.host);
+    return is_loopback(authority);
+}
+
+static void check_auth(const struct check *c)
+{
+    const struct cv_relay_config *config = c->config;
+    if (config->auth_algorithms.count == 0)
+        complain(c, "auth.algorithms", "needs at least one algorithm");
+    if (c->sources->is_dev)
+        return;
+    if (!config->auth_jwks_url && !config->auth_jwks_file && !config->auth_secret_file)
+        complain(c, "auth.jwks_url",
+                 "is missing: give auth.jwks_url, auth.jwks_file or auth.secret_file, or --dev to "
+                 "try things out");
+    if (config->auth_jwks_url && !config->auth_issuer)
+        complain(c, "auth.issuer", "is missing beside auth.jwks_url");
+    if (config->auth_jwks_url && config->auth_audience.count == 0)
+        complain(c, "auth.audience",
+                 "is missing beside auth.jwks_url: without it tokens for other services of the "
+                 "same provider would be taken");
+    if (config->auth_jwks_url && !is_jwks_url_safe(config->auth_jwks_url))
+        complain(c, "auth.jwks_url", "must be https:// unless it is on this machine");
+}
+
+static void check_all(const struct check *c)
+{
+    check_listen(c);
+    check_tls(c);
+    check_auth(c);
+    if (c->config->limits_line_bytes > c->config->limits_head_bytes)
+        complain(c, "limits.line_bytes", "must not be larger than limits.head_bytes");
+    if (c->config->ssh_ciphers.count == 0)
+        complain(c, "ssh.ciphers", "needs at least one cipher");
+    if (c->config->ssh_kex.count == 0)
+        complain(c, "ssh.kex", "needs at least one method");
+}
+
+/* PORT and HOST, as container platforms set them, stand for CULVERT_LISTEN. */
+static bool listen_from_env(const struct cv_config_sources *sources, char *out, size_t cap,
+                            struct cv_problems *problems)
+{
+    const char *port = cv_settings_getenv(sources->env, "PORT");
+    const char *host = cv_settings_getenv(sources->env, "HOST");
+    uint64_t number = 0;
+    if ((!port && !host) || cv_settings_getenv(sources->env, "CULVERT_LISTEN"))
+        return false;
+    if (!host)
+        host = sources->is_dev ? "127.0.0.1" : "0.0.0.0";
+    if (port && !cv_slice_to_u64(cv_slice_str(port), 65535, &number)) {
+        cv_problems_add(problems, "PORT", 0, "listen", port, "must be a port, 0 to 65535");
+        return false;
+    }
+    bool is_bare_ipv6 = strchr(host, ':') && host[0] != '[';
+    int len = snprintf(out, cap, "CULVERT_LISTEN=%s%s%s:%s", is_bare_ipv6 ? "[" : "", host,
+                       is_bare_ipv6 ? "]" : "", port ? port : "8080");
+    struct cv_hostport hostport;
+    if (len < 0 || (size_t)len >= cap ||
+        !cv_value_hostport(cv_slice_str(out + strlen("CULVERT_LISTEN=")), &hostport)) {
+        cv_problems_add(problems, "HOST", 0, "listen", host, "must be an address or a host name");
+        return false;
+    }
+    return true;
+}
+
+/* The environment with one variable more; NULL without memory. */
+static const char **extend_env(const char *const *env, const char *more)
+{
+    size_t count = 0;
+    while (env[count])
+        count++;
+    const char **longer = calloc(count + 2, sizeof *longer);
+    if (!longer)
+        return NULL;
+    memcpy(longer, env, count * sizeof *longer);
+    longer[count] = more;
+    return longer;
+}
+
+struct cv_status cv_relay_config_load(const struct cv_config_sources *sources,
+                                      struct cv_relay_config **config, struct cv_problems *problems)
+{
+    size_t before = problems->count + problems->unlisted;
+    char listen[CV_HOST_MAX + 32];
+    struct cv_config_sources all = *sources;
+    const char **env = NULL;
+    *config = NULL;
+    if (listen_from_env(sources, listen, sizeof listen, problems)) {
+        env = extend_env(sources->env, listen);
+        if (!env)
+            return cv_status(CV_NO_MEMORY);
+        all.env = env;
+    }
+    struct cv_relay_config *loaded = calloc(1, sizeof *loaded);
+    struct cv_status status = cv_status(CV_NO_MEMORY);
+    if (loaded)
+        status = cv_settings_load(&cv_relay_schema, loaded, &all, problems);
+    /* What spans settings is looked at even when some are wrong: they hold their defaults then. */
+    if (cv_is_ok(status) || status.id == CV_CONFIG)
+        check_all(&(struct check){loaded, sources, problems});
+    if (cv_is_ok(status) && problems->count + problems->unlisted > before)
+        status = cv_status(CV_CONFIG);
+    free(env);
+    if (!cv_is_ok(status))
+        cv_relay_config_free(&loaded);
+    *config = loaded;
+    return status;
+}
+
+void cv_relay_config_free(struct cv_relay_config **config)
+{
+    if (!*config)
+        return;
+    cv_settings_done(&cv_relay_schema, *config);
+    free(*config);
+    *config = NULL;
+}
