@@ -3,6 +3,7 @@
 #include "auth/dev.h"
 #include "base/test.h"
 
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -430,6 +431,76 @@ static void racing_processes_end_with_one_key(void **state)
     close(pipes[1]);
 }
 
+struct shared {
+    const struct cv_auth_policy *policy;
+    struct cv_keysource *source;
+    struct cv_slice token;
+    struct cv_slice sets[2];
+};
+
+/* Half the threads verify with a cache of their own, half keep exchanging the keys. */
+static void *verify_all_the_time(void *arg)
+{
+    struct shared *shared = arg;
+    struct cv_token_cache *cache = NULL;
+    uintptr_t bad = 0;
+    if (!cv_is_ok(cv_token_cache_new(4, 1000, &cache)))
+        return (void *)1;
+    for (uint64_t i = 0; i < 300; i++) {
+        struct cv_identity *identity = NULL;
+        enum cv_status_id id = cv_auth_check(shared->policy, shared->source, cache, shared->token,
+                                             NOW_S, i, &identity, NULL)
+                                   .id;
+        bad += id != CV_OK && id != CV_AUTH_UNKNOWN_KEY && id != CV_UNAVAILABLE;
+        cv_identity_unref(&identity);
+    }
+    cv_token_cache_free(&cache);
+    return (void *)bad;
+}
+
+static void *refresh_all_the_time(void *arg)
+{
+    struct shared *shared = arg;
+    for (uint64_t now = 0; now < 300; now++) {
+        if (cv_keysource_unknown_key(shared->source, now) != CV_KEYSOURCE_FETCH)
+            continue;
+        if (now % 5 == 4)
+            cv_keysource_failed(shared->source, now);
+        else
+            (void)cv_keysource_fetched(shared->source, shared->sets[now % 2], now, NULL);
+    }
+    return NULL;
+}
+
+static void workers_share_a_source(void **state)
+{
+    struct fixture *f = *state;
+    struct cv_signing_key *other = NULL;
+    struct cv_buf jwks;
+    struct cv_keysource_times times = {.refresh_ms = 1, .min_interval_ms = 1, .grace_ms = 1};
+    struct shared shared = {.policy = &f->policy, .token = issue(f, "alice", 1000)};
+    pthread_t threads[8];
+    cv_buf_init(&jwks, 4096);
+    assert_ok(cv_signing_key_generate(&other));
+    assert_ok(cv_signing_key_to_jwks(other, &jwks));
+    assert_ok(cv_keysource_new_url(&times, &shared.source));
+    shared.sets[0] = cv_buf_slice(&f->jwks);
+    shared.sets[1] = cv_buf_slice(&jwks);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL,
+                                        i % 2 ? verify_all_the_time : refresh_all_the_time,
+                                        &shared),
+                         0);
+    for (int i = 0; i < 8; i++) {
+        void *bad = NULL;
+        assert_int_equal(pthread_join(threads[i], &bad), 0);
+        assert_null(bad);
+    }
+    cv_keysource_free(&shared.source);
+    cv_signing_key_free(&other);
+    cv_buf_done(&jwks);
+}
+
 static void results_have_names(void **state)
 {
     (void)state;
@@ -454,6 +525,7 @@ int main(void)
         T(secrets_have_a_length_and_a_mode),
         T(the_dev_issuer_agrees_with_itself),
         T(racing_processes_end_with_one_key),
+        T(workers_share_a_source),
         T(results_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,7 +57,8 @@ struct cv_jwks; /* a set, counted */
  * crv, `use` other than sig, `key_ops` without verify, an `alg` that is not ours or not for such a
  * key, RSA too small, too large, with an exponent that is even, 1 or over 64 bits, or made by the
  * ROCA generator (CVE-2017-15361), a point that is not on its curve, a short secret. A `kid` that
- * occurs twice makes all its keys unusable, since nothing says which is meant.
+ * occurs twice among the keys meant for verification, usable or not, makes all of them unusable,
+ * since nothing says which is meant.
  *
  * CV_CONFIG: not JSON, too large, too deep, doubled members, no usable key, or secrets and public
  * keys in one set (an invitation to algorithm confusion). CV_NO_MEMORY. *out is NULL then. */
