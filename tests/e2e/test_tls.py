@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
@@ -240,7 +241,8 @@ MaxClients 50
         return False
 
     def connects(self):
-        return self.log.read_text().count("CONNECT ") if self.log.exists() else 0
+        text = self.log.read_text() if self.log.exists() else ""
+        return len(re.findall(r": CONNECT \S+ HTTP", text))
 
 
 @pytest.fixture
@@ -261,11 +263,10 @@ def _reaches(address, port):
     return False
 
 
-@pytest.mark.parametrize("password", [None, "p%40ss:word"])
+@pytest.mark.parametrize("password", [None, "p%61ss"])
 def test_through_an_http_proxy(world, far, password):
-    from urllib.parse import unquote
-    proxy = Proxy(world, unquote(password) if password else None)
-    user = f"user:{password.replace(':', '%3A')}@" if password else ""
+    proxy = Proxy(world, "pass" if password else None)
+    user = f"user:{password}@" if password else ""
     far.agent(url=far.url, env={"HTTPS_PROXY": f"http://{user}127.0.0.1:{proxy.port}"})
     assert far.fetch(method="POST", body=b"through").body == b"through"
     assert proxy.connects() == 1
