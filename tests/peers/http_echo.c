@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A small HTTP/1.1 service on our own engine, so that outside suites can put it behind a tunnel and
+ * see what reaches it:
+ *
+ *     http_echo --listen HOST:PORT [--record FILE]
+ *
+ * Any method is answered with 200 and the request's own body, framed as it came, with its trailers;
+ * X-Echo-Method and X-Echo-Target tell the request line. With the query "head" the body is instead
+ * the head as received, one field a line. --record appends every byte that arrives, of all
+ * connections, to FILE: an empty file proves that nothing came through. Port 0 takes a free one;
+ * "listening on HOST:PORT" is the first line on stdout.
+ *
+ * One thread, poll(). Each connection: bytes in → parser → out buffer → bytes out. The parser is
+ * only asked for the next event while the out buffer has room, and the socket only read once all
+ * bytes are used, so that a client that does not read stops itself.
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proto/http/http_parser.h"
+#include "proto/http/http_writer.h"
+#include "proto/http/url.h"
+
+enum {
+    CONNS_MAX = 1000,
+    IN_BYTES = 65536,
+    OUT_BYTES = 512 * 1024,
+    ROOM_BYTES = 160 * 1024, /* the most that one event can make us write */
+};
+
+struct conn {
+    int fd;
+    struct cv_http_parser *parser;
+    struct cv_buf out;
+    bool is_eof;      /* the client has closed its side */
+    bool is_ending;   /* close once everything is written */
+    bool is_chunked;  /* the answer */
+    bool is_silent;   /* the answer has no body: HEAD, or the head was the answer */
+    bool keeps_alive; /* of the request being answered */
+    uint8_t in[IN_BYTES];
+};
+
+static void conn_free(struct conn **conn)
+{
+    (void)close((*conn)->fd);
+    cv_http_parser_free(&(*conn)->parser);
+    cv_buf_done(&(*conn)->out);
+    free(*conn);
+    *conn = NULL;
+}
+
+static struct conn *conn_new(int fd)
+{
+    struct conn *conn = calloc(1, sizeof(*conn));
+    if (conn)
+        conn->parser = cv_http_parser_new(CV_HTTP_REQUESTS, &cv_http_request_limits);
+    if (!conn || !conn->parser) {
+        (void)close(fd);
+        free(conn);
+        return NULL;
+    }
+    conn->fd = fd;
+    cv_buf_init(&conn->out, OUT_BYTES);
+    return conn;
+}
+
+/* The head as text: what the query "head" asks for. */
+static struct cv_status write_received(struct cv_buf *out, const struct cv_http_head *head)
+{
+    CV_RETURN_IF_ERROR(cv_buf_printf(out, "%.*s %.*s HTTP/1.%d\n", (int)head->method.len,
+                                     (const char *)head->method.data, (int)head->target.len,
+                                     (const char *)head->target.data, head->version_minor));
+    for (size_t i = 0; i < head->field_count; i++) {
+        CV_RETURN_IF_ERROR(cv_buf_append_slice(out, head->fields[i].name));
+        CV_RETURN_IF_ERROR(cv_buf_append_str(out, ": "));
+        CV_RETURN_IF_ERROR(cv_buf_append_slice(out, head->fields[i].value));
+        CV_RETURN_IF_ERROR(cv_buf_append_str(out, "\n"));
+    }
+    return cv_ok();
+}
+
+static struct cv_status answer_head(struct conn *conn, const struct cv_http_head *head)
+{
+    struct cv_buf *out = &conn->out;
+    bool wants_head = head->has_query && cv_slice_is(head->query, "head");
+    struct cv_buf received;
+    cv_buf_init(&received, IN_BYTES);
+    conn->keeps_alive = head->keep_alive && !head->is_upgrade && !head->is_connect;
+    conn->is_chunked = !wants_head && head->framing == CV_HTTP_CHUNKED;
+    conn->is_silent = head->is_head || wants_head;
+    if (head->expects_continue) {
+        CV_RETURN_IF_ERROR(cv_http_write_status_line(out, 100, cv_slice_str("Continue")));
+        CV_RETURN_IF_ERROR(cv_http_write_head_end(out));
+    }
+    CV_RETURN_IF_ERROR(cv_http_write_status_line(out, 200, cv_slice_str("OK")));
+    const struct cv_slice *type = cv_http_find(head, "content-type");
+    CV_RETURN_IF_ERROR(cv_http_write_field(
+        out, cv_slice_str("Content-Type"),
+        type && !wants_head
+            ? *type
+            : cv_slice_str(wants_head ? "text/plain" : "application/octet-stream")));
+    CV_RETURN_IF_ERROR(cv_http_write_field(out, cv_slice_str("X-Echo-Method"), head->method));
+    CV_RETURN_IF_ERROR(cv_http_write_field(out, cv_slice_str("X-Echo-Target"), head->target));
+    if (!conn->keeps_alive)
+        CV_RETURN_IF_ERROR(cv_http_write_field_str(out, "Connection", "close"));
+    struct cv_status status = wants_head ? write_received(&received, head) : cv_ok();
+    if (cv_is_ok(status))
+        status = cv_http_write_framing(out, conn->is_chunked ? CV_HTTP_CHUNKED : CV_HTTP_LENGTH,
+                                       wants_head ? cv_buf_len(&received) : head->content_length);
+    if (cv_is_ok(status))
+        status = cv_http_write_head_end(out);
+    if (cv_is_ok(status) && !head->is_head)
+        status = cv_buf_append_slice(out, cv_buf_slice(&received));
+    cv_buf_done(&received);
+    return status;
+}
+
+static struct cv_status answer_end(struct conn *conn, const struct cv_http_field *trailers,
+                                   size_t trailer_count)
+{
+    if (conn->is_chunked && !conn->is_silent)
+        CV_RETURN_IF_ERROR(cv_http_write_last_chunk(&conn->out, trailers, trailer_count));
+    conn->is_chunked = false;
+    conn->is_ending |= !conn->keeps_alive;
+    return cv_ok();
+}
+
+/* Takes events while there is room for what they make us write. */
+static struct cv_status answer(struct conn *conn)
+{
+    struct cv_http_event event;
+    while (!conn->is_ending && cv_buf_room(&conn->out) >= ROOM_BYTES) {
+        CV_RETURN_IF_ERROR(cv_http_parser_next(conn->parser, &event));
+        switch (event.type) {
+        case CV_HTTP_HEAD:
+            CV_RETURN_IF_ERROR(answer_head(conn, event.head));
+            break;
+        case CV_HTTP_BODY:
+            if (!conn->is_silent)
+                CV_RETURN_IF_ERROR(conn->is_chunked ? cv_http_write_chunk(&conn->out, event.body)
+                                                    : cv_buf_append_slice(&conn->out, event.body));
+            break;
+        case CV_HTTP_TRAILERS:
+            if (conn->is_chunked)
+                CV_RETURN_IF_ERROR(answer_end(conn, event.trailers, event.trailer_count));
+            break;
+        case CV_HTTP_END:
+            CV_RETURN_IF_ERROR(answer_end(conn, NULL, 0));
+            break;
+        }
+    }
+    return cv_status(CV_AGAIN);
+}
+
+/* A request that no proxy of ours may have let through. */
+static void refuse(struct conn *conn, struct cv_status status)
+{
+    int code = cv_status_http(status.id);
+    (void)fprintf(stderr, "http_echo: %s: %s\n", cv_status_name(status.id),
+                  cv_http_parser_fault(conn->parser));
+    conn->is_ending = true;
+    /* Without room the client does not read either: closing says enough. */
+    if (cv_is_ok(cv_http_write_status_line(&conn->out, code, cv_slice_str(cv_http_reason(code)))) &&
+        cv_is_ok(cv_http_write_field_str(&conn->out, "Connection", "close")) &&
+        cv_is_ok(cv_http_write_framing(&conn->out, CV_HTTP_LENGTH, 0)))
+        (void)cv_http_write_head_end(&conn->out).id;
+}
+
+/* False when the connection is to be freed. */
+static bool conn_read(struct conn *conn, FILE *record)
+{
+    ssize_t n = recv(conn->fd, conn->in, sizeof(conn->in), 0);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    if (n == 0) {
+        conn->is_eof = true;
+        cv_http_parser_eof(conn->parser);
+        return true;
+    }
+    if (record && (fwrite(conn->in, 1, (size_t)n, record) != (size_t)n || fflush(record) != 0))
+        return false;
+    return cv_is_ok(cv_http_parser_feed(conn->parser, conn->in, (size_t)n));
+}
+
+static bool conn_write(struct conn *conn)
+{
+    while (cv_buf_len(&conn->out)) {
+        ssize_t n = send(conn->fd, cv_buf_head(&conn->out), cv_buf_len(&conn->out), MSG_NOSIGNAL);
+        if (n < 0)
+            return errno == EAGAIN || errno == EINTR;
+        cv_buf_consume(&conn->out, (size_t)n);
+    }
+    return true;
+}
+
+static bool wants_input(const struct conn *conn)
+{
+    return !conn->is_eof && !conn->is_ending && cv_http_parser_rest(conn->parser).len == 0 &&
+           cv_buf_room(&conn->out) >= ROOM_BYTES;
+}
+
+/* One round of a connection after poll. False when it is to be freed. */
+static bool conn_serve(struct conn *conn, short events, FILE *record)
+{
+    if (events & (POLLERR | POLLNVAL))
+        return false;
+    if (events & (POLLIN | POLLHUP) && wants_input(conn) && !conn_read(conn, record))
+        return false;
+    size_t room;
+    do { /* what was written makes room for more answers */
+        struct cv_status status = answer(conn);
+        if (status.id == CV_EOF)
+            conn->is_ending = true;
+        else if (status.id != CV_AGAIN && !conn->is_ending)
+            refuse(conn, status);
+        if (!conn_write(conn))
+            return false;
+        room = cv_buf_room(&conn->out);
+    } while (!conn->is_ending && room >= ROOM_BYTES && cv_http_parser_rest(conn->parser).len);
+    return !(conn->is_ending && cv_buf_len(&conn->out) == 0);
+}
+
+static int listen_on(struct cv_slice host, unsigned port)
+{
+    char name[CV_HTTP_HOST_MAX + 1], service[8];
+    struct addrinfo *list, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    if (host.data[0] == '[')
+        host = cv_slice(host.data + 1, host.len - 2);
+    (void)snprintf(service, sizeof(service), "%u", port);
+    if (!cv_slice_to_str(host, name, sizeof(name)) ||
+        getaddrinfo(name, service, &hints, &list) != 0)
+        return -1;
+    int on = 1;
+    int fd = socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+                    bind(fd, list->ai_addr, list->ai_addrlen) < 0 || listen(fd, 1024) < 0)) {
+        (void)close(fd);
+        fd = -1;
+    }
+    freeaddrinfo(list);
+    return fd;
+}
+
+static void say_where(int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    char host[64], port[8];
+    if (getsockname(fd, (struct sockaddr *)&address, &len) == 0 &&
+        getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+        (void)printf(strchr(host, ':') ? "listening on [%s]:%s\n" : "listening on %s:%s\n", host,
+                     port);
+    (void)fflush(stdout);
+}
+
+static int serve(int listener, FILE *record)
+{
+    static struct pollfd polls[CONNS_MAX + 1];
+    static struct conn *conns[CONNS_MAX];
+    size_t count = 0;
+    for (;;) {
+        polls[0] = (struct pollfd){.fd = count < CONNS_MAX ? listener : -1, .events = POLLIN};
+        for (size_t i = 0; i < count; i++)
+            polls[i + 1] =
+                (struct pollfd){.fd = conns[i]->fd,
+                                .events = (short)((wants_input(conns[i]) ? POLLIN : 0) |
+                                                  (cv_buf_len(&conns[i]->out) ? POLLOUT : 0))};
+        if (poll(polls, count + 1, -1) < 0 && errno != EINTR)
+            return 1;
+        for (size_t i = count; i > 0; i--) {
+            if (polls[i].revents && !conn_serve(conns[i - 1], polls[i].revents, record)) {
+                conn_free(&conns[i - 1]);
+                conns[i - 1] = conns[--count];
+            }
+        }
+        if (polls[0].revents) {
+            int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+            if (fd >= 0 && (conns[count] = conn_new(fd)))
+                count++;
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *listen_at = NULL, *record_to = NULL;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--listen") == 0)
+            listen_at = argv[i + 1];
+        else if (strcmp(argv[i], "--record") == 0)
+            record_to = argv[i + 1];
+    }
+    struct cv_slice host;
+    unsigned port;
+    bool has_port;
+    if (!listen_at || !cv_url_split_authority(cv_slice_str(listen_at), &host, &port, &has_port) ||
+        !has_port) {
+        (void)fprintf(stderr, "usage: http_echo --listen HOST:PORT [--record FILE]\n");
+        return 2;
+    }
+    FILE *record = record_to ? fopen(record_to, "ab") : NULL;
+    int listener = listen_on(host, port);
+    if (listener < 0 || (record_to && !record)) {
+        perror("http_echo");
+        return 1;
+    }
+    say_where(listener);
+    return serve(listener, record);
+}
