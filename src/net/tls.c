@@ -91,8 +91,9 @@ static struct cv_status classify(struct cv_tls_session *session, int result, int
         ERR_clear_error();
         return cv_fail(error, CV_CONN_RESET, "closed without close_notify");
     }
+    /* Whatever OpenSSL reports first, say that a signature did not fit. */
     long verify = SSL_get_verify_result(session->ssl);
-    if (verify != X509_V_OK && reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+    if (verify != X509_V_OK) {
         ERR_clear_error();
         return cv_fail(error, CV_TLS_CERTIFICATE, "%s", X509_verify_cert_error_string(verify));
     }
