@@ -81,7 +81,11 @@ static struct cv_status limit_idle_kex(struct cv_ssh_transport *t)
     uint64_t seconds = (t->now_ms - t->idle_kex_ms) / 1000;
     t->idle_kex -= seconds < t->idle_kex ? (uint32_t)seconds : t->idle_kex;
     t->idle_kex_ms += seconds * 1000;
-    if (t->send.bytes + t->recv.bytes >= IDLE_KEX_BYTES)
+    /* OpenSSH under a small RekeyLimit starts over before each packet that would exceed it, with
+     * nothing but a window adjust in between; the data that follows pays for those too. */
+    uint64_t paid = (t->send.bytes + t->recv.bytes) / IDLE_KEX_BYTES;
+    t->idle_kex -= paid < t->idle_kex ? (uint32_t)paid : t->idle_kex;
+    if (paid > 0)
         return cv_ok();
     if (++t->idle_kex > IDLE_KEX_BURST)
         return cv_ssh_transport_fail(t, CV_SSH_LIMIT, "too many key exchanges without data");
