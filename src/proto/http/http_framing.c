@@ -212,7 +212,7 @@ struct cv_status cv_http_judge_response(struct cv_http_head *head, enum cv_http_
         return cv_status(CV_BAD_RESPONSE);
     judge_persistence(head, &g);
     if (head->status == 101) {
-        if (expect != CV_HTTP_EXPECT_UPGRADE) {
+        if (expect != CV_HTTP_EXPECT_UPGRADE || head->version_minor == 0) {
             *fault = "a 101 that nobody asked for (RFC 9110 15.2.2)";
             return cv_status(CV_BAD_RESPONSE);
         }

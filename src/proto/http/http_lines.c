@@ -3,7 +3,7 @@
 
 #include "proto/http/http_chars.h"
 
-enum { KEEP_BYTES = 4096 };
+enum { KEEP_BYTES = 1024 };
 
 void cv_http_lines_init(struct cv_http_lines *lines, const struct cv_http_lines_limits *limits)
 {

@@ -29,7 +29,7 @@ struct cv_http_lines {
 void cv_http_lines_init(struct cv_http_lines *lines, const struct cv_http_lines_limits *limits);
 void cv_http_lines_done(struct cv_http_lines *lines);
 
-/* Ready for the next section; gives memory over 4 KiB back. */
+/* Ready for the next section; gives memory over 1 KiB back. */
 void cv_http_lines_reset(struct cv_http_lines *lines);
 
 /* Takes bytes up to the end of the section; *used counts them.

@@ -6,6 +6,7 @@
  */
 #include "proto/http/http_parser.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "proto/http/http_chunk.h"
@@ -46,7 +47,8 @@ struct cv_http_parser {
     struct cv_http_field *trailers;
     struct cv_http_head head;
     struct cv_http_chunk chunk;
-    uint64_t left; /* of a body with a length */
+    uint64_t left;    /* of a body with a length */
+    size_t last_body; /* length of the body event given last, what may be unread */
 
     bool is_expected; /* responses: one is outstanding */
     enum cv_http_expect expect;
@@ -338,7 +340,6 @@ static struct cv_status next_idle(struct cv_http_parser *parser)
 {
     if (parser->role == CV_HTTP_RESPONSES && !parser->is_expected)
         return fail(parser, cv_status(CV_BAD_RESPONSE), "bytes that answer no request");
-    forget_message(parser);
     parser->state = HEAD;
     return cv_status(CV_AGAIN);
 }
@@ -393,6 +394,10 @@ static struct cv_status step(struct cv_http_parser *parser, struct cv_http_event
 struct cv_status cv_http_parser_next(struct cv_http_parser *parser, struct cv_http_event *event)
 {
     *event = (struct cv_http_event){0};
+    parser->last_body = 0;
+    /* The message that has ended is no longer looked at: an idle connection holds little. */
+    if ((parser->state == IDLE || parser->state == LAST) && parser->fields)
+        forget_message(parser);
     for (;;) {
         bool is_ready = parser->state == END || parser->state == LAST || parser->state == FAULT ||
                         (parser->state == LENGTH && parser->left == 0);
@@ -403,13 +408,17 @@ struct cv_status cv_http_parser_next(struct cv_http_parser *parser, struct cv_ht
             status = at_eof(parser);
         else
             return status;
-        if (status.id != CV_AGAIN)
+        if (status.id != CV_AGAIN) {
+            parser->last_body = event->body.len;
             return status;
+        }
     }
 }
 
 void cv_http_parser_unread(struct cv_http_parser *parser, size_t len)
 {
+    assert(len <= parser->last_body);
+    parser->last_body -= len;
     parser->input.data -= len;
     parser->input.len += len;
     if (parser->state == LENGTH)
