@@ -240,6 +240,7 @@ static struct cv_status read_packet(struct cv_ssh_transport *t, struct cv_slice 
     return cv_ok();
 }
 
+/* A message with content pays for one without: asyncssh sends SSH_MSG_IGNORE before each. */
 struct cv_status cv_ssh_transport_noise(struct cv_ssh_transport *t)
 {
     bool is_open = cv_ssh_transport_is(t, PHASE_OPEN);
@@ -312,6 +313,17 @@ static struct cv_status dispatch(struct cv_ssh_transport *t, struct cv_slice pay
         return control_message(t, payload, packet, has_packet);
     if (number >= CV_SSH_MSG_KEXINIT && number <= CV_SSH_MSG_KEX_LAST)
         return cv_ssh_transport_kex_message(t, payload, packet, has_packet);
+    bool is_connection =
+        number >= CV_SSH_MSG_CONNECTION_FIRST && number <= CV_SSH_MSG_CONNECTION_LAST;
+    if (is_connection && cv_ssh_transport_is(t, PHASE_OPEN)) {
+        /* Also between the peer's KEXINIT and its NEWKEYS, where it should send none (§7.1):
+         * asyncssh does not hold them back, OpenSSH takes them, and they are authenticated under
+         * the old key. */
+        t->noise -= t->noise ? 1 : 0;
+        *packet = (struct cv_ssh_packet){.kind = CV_SSH_PACKET_MESSAGE, .payload = payload};
+        *has_packet = true;
+        return cv_ok();
+    }
     if (cv_ssh_transport_is(t, PHASE_KEX) || cv_ssh_transport_is_peer_in_kex(t))
         return cv_ssh_transport_fail(t, CV_SSH_PROTOCOL, "message %u in a key exchange", number);
     if (is_auth_number(number)) {
@@ -319,13 +331,6 @@ static struct cv_status dispatch(struct cv_ssh_transport *t, struct cv_slice pay
         if (cv_is_ok(status) && *has_packet)
             *packet = (struct cv_ssh_packet){.kind = CV_SSH_PACKET_ESTABLISHED};
         return status;
-    }
-    bool is_connection =
-        number >= CV_SSH_MSG_CONNECTION_FIRST && number <= CV_SSH_MSG_CONNECTION_LAST;
-    if (is_connection && cv_ssh_transport_is(t, PHASE_OPEN)) {
-        *packet = (struct cv_ssh_packet){.kind = CV_SSH_PACKET_MESSAGE, .payload = payload};
-        *has_packet = true;
-        return cv_ok();
     }
     if (is_connection)
         return cv_ssh_transport_fail(t, CV_SSH_PROTOCOL, "message %u before authentication",

@@ -9,8 +9,8 @@
  *                                                          └──client, first──▶ HOST_KEY ──┘
  *
  * A peer's KEXINIT in IDLE is answered with an own one at once. From INIT until own NEWKEYS is sent
- * only messages of the key exchange go out, from SHARES until the peer's NEWKEYS only such may come
- * in (RFC 4253 §7.1).
+ * only messages of the key exchange go out (RFC 4253 §7.1); from SHARES until the peer's NEWKEYS
+ * only such may come in, and in a later exchange those of the connection protocol.
  */
 #ifndef CV_SSH_TRANSPORT_PRIVATE_H
 #define CV_SSH_TRANSPORT_PRIVATE_H
