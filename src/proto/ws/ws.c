@@ -63,7 +63,6 @@ struct cv_ws *cv_ws_new(const struct cv_ws_options *options)
     ws->failure = cv_ok();
     ws->failure_text = "";
     ws->stage = CV_WS_READ_HEAD;
-    ws->head_size = 2;
     ws->masks_used = sizeof ws->masks;
 
     bool is_server = options->role == CV_WS_SERVER;

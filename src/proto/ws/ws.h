@@ -58,7 +58,7 @@ enum cv_ws_state {
 struct cv_ws_options {
     enum cv_ws_role role;
     uint64_t max_frame_bytes;   /* payload of one frame on the wire; more is CV_WS_TOO_BIG */
-    uint64_t max_message_bytes; /* of one message, before and after inflating; 0: no limit */
+    uint64_t max_message_bytes; /* of one message as delivered; 0: no limit */
     uint32_t max_fragments;     /* frames of one message; more is CV_WS_POLICY */
     uint32_t max_pending_pongs; /* pongs that wait in `out`; pings beyond collapse to the newest */
     uint32_t max_unanswered_pings;       /* pings while those wait unread; more is CV_WS_POLICY */

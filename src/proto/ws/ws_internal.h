@@ -36,7 +36,9 @@ struct cv_ws {
     uint64_t feeds; /* how often something was fed */
     enum cv_ws_stage stage;
     uint8_t head[CV_WS_HEAD_MAX];
-    size_t head_len, head_size; /* gathered; wanted, as far as is known */
+    size_t head_len;      /* gathered */
+    size_t head_size;     /* of the header without its mask, once two bytes are there */
+    bool is_length_known; /* and good */
     struct {
         enum cv_ws_opcode opcode;
         bool is_final;

@@ -26,7 +26,7 @@ static void begin_head(struct cv_ws *ws)
 {
     ws->stage = CV_WS_READ_HEAD;
     ws->head_len = 0;
-    ws->head_size = 2;
+    ws->is_length_known = false;
 }
 
 /* ---- header ---- */
@@ -75,7 +75,7 @@ static struct cv_status check_head_start(struct cv_ws *ws)
 
     ws->frame.opcode = opcode;
     ws->frame.is_final = (first & CV_WS_BIT_FIN) != 0;
-    ws->head_size = 2 + (is_masked ? CV_WS_MASK_LEN : 0);
+    ws->head_size = 2;
     if (short_len == CV_WS_LENGTH_16)
         ws->head_size += 2;
     else if (short_len == CV_WS_LENGTH_64)
@@ -86,25 +86,20 @@ static struct cv_status check_head_start(struct cv_ws *ws)
 static struct cv_status read_length(struct cv_ws *ws)
 {
     uint8_t short_len = ws->head[1] & CV_WS_BITS_LENGTH;
-    uint64_t len = short_len;
-    size_t at = 2;
+    uint64_t len = short_len, least = 0;
     if (short_len == CV_WS_LENGTH_16) {
         len = cv_get_u16(ws->head + 2);
-        at = 4;
-        if (len < CV_WS_LENGTH_16)
-            return cv_ws_fail(ws, CV_WS_PROTOCOL, "length is not in its shortest form");
+        least = CV_WS_LENGTH_16;
     } else if (short_len == CV_WS_LENGTH_64) {
         len = cv_get_u64(ws->head + 2);
-        at = 10;
-        if (len <= UINT16_MAX)
-            return cv_ws_fail(ws, CV_WS_PROTOCOL, "length is not in its shortest form");
-        if (len >> 63)
-            return cv_ws_fail(ws, CV_WS_PROTOCOL, "length over 2^63-1");
+        least = UINT16_MAX + 1;
     }
+    if (len < least)
+        return cv_ws_fail(ws, CV_WS_PROTOCOL, "length is not in its shortest form");
+    if (len >> 63)
+        return cv_ws_fail(ws, CV_WS_PROTOCOL, "length over 2^63-1");
     ws->frame.len = len;
     ws->frame.done = 0;
-    if (ws->options.role == CV_WS_SERVER)
-        memcpy(ws->frame.mask, ws->head + at, CV_WS_MASK_LEN);
     return cv_ok();
 }
 
@@ -122,37 +117,55 @@ static struct cv_status count_data_frame(struct cv_ws *ws)
     }
     if (++ws->message.fragments > options->max_fragments)
         return cv_ws_fail(ws, CV_WS_POLICY, "message in too many fragments");
+    /* What does not compress gets longer by it; how long it becomes when inflated is seen then. */
+    uint64_t max = options->max_message_bytes;
+    uint64_t slack = ws->message.is_compressed ? max / 8 + 64 : 0;
     ws->message.wire_bytes += ws->frame.len;
-    if (options->max_message_bytes && ws->message.wire_bytes > options->max_message_bytes)
+    if (max && ws->message.wire_bytes > max && ws->message.wire_bytes - max > slack)
         return cv_ws_fail(ws, CV_WS_TOO_BIG, "message over the limit");
     return cv_ok();
 }
 
+/* Copies header bytes until there are `size` of them. False when the input ends before. */
+static bool gather_head(struct cv_ws *ws, size_t size)
+{
+    size_t take = size - ws->head_len;
+    if (take > ws->in_len)
+        take = ws->in_len;
+    if (take)
+        memcpy(ws->head + ws->head_len, ws->in, take);
+    ws->head_len += take;
+    ws->in += take;
+    ws->in_len -= take;
+    return ws->head_len == size;
+}
+
+/* In three parts, each checked as soon as it is there: what comes behind a bad one is not awaited.
+ */
 static struct cv_status read_head(struct cv_ws *ws, struct cv_ws_event *event, bool *is_ready)
 {
     (void)event;
     (void)is_ready;
-    while (ws->head_len < ws->head_size) {
-        if (ws->in_len == 0)
+    if (ws->head_len < 2) {
+        if (!gather_head(ws, 2))
             return cv_status(CV_AGAIN);
-        size_t take = ws->head_size - ws->head_len;
-        if (take > ws->in_len)
-            take = ws->in_len;
-        memcpy(ws->head + ws->head_len, ws->in, take);
-        ws->head_len += take;
-        ws->in += take;
-        ws->in_len -= take;
-        if (ws->head_len == 2)
-            CV_RETURN_IF_ERROR(check_head_start(ws));
+        CV_RETURN_IF_ERROR(check_head_start(ws));
     }
-    CV_RETURN_IF_ERROR(read_length(ws));
+    if (!ws->is_length_known) {
+        if (!gather_head(ws, ws->head_size))
+            return cv_status(CV_AGAIN);
+        CV_RETURN_IF_ERROR(read_length(ws));
+        if (!is_control(ws->frame.opcode))
+            CV_RETURN_IF_ERROR(count_data_frame(ws));
+        ws->is_length_known = true;
+    }
+    if (ws->options.role == CV_WS_SERVER) {
+        if (!gather_head(ws, ws->head_size + CV_WS_MASK_LEN))
+            return cv_status(CV_AGAIN);
+        memcpy(ws->frame.mask, ws->head + ws->head_size, CV_WS_MASK_LEN);
+    }
     ws->counters.received[ws->frame.opcode]++;
-    if (is_control(ws->frame.opcode)) {
-        ws->stage = CV_WS_READ_CONTROL;
-        return cv_ok();
-    }
-    CV_RETURN_IF_ERROR(count_data_frame(ws));
-    ws->stage = CV_WS_READ_DATA;
+    ws->stage = is_control(ws->frame.opcode) ? CV_WS_READ_CONTROL : CV_WS_READ_DATA;
     return cv_ok();
 }
 
