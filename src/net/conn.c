@@ -147,7 +147,7 @@ static void close_in_time(struct cv_conn *conn, enum conn_state state, uint64_t 
 {
     if (conn_is(conn, CONN_HANDSHAKE) || conn->has_failed) {
         /* Nothing can be written any more, or yet. */
-        conn_close_with(conn, conn->has_failed ? conn->why : cv_ok(), NULL);
+        conn_close_with(conn, conn->has_failed ? conn->why : cv_status(CV_CANCELLED), NULL);
         return;
     }
     if (!conn_is(conn, CONN_OPEN))
@@ -162,6 +162,15 @@ static void close_in_time(struct cv_conn *conn, enum conn_state state, uint64_t 
     /* Lingering discards what TLS holds already, too. */
     if (state == CONN_LINGERING && conn->tls)
         cv_worker_defer_next(conn->worker, &conn->again);
+}
+
+void cv_conn_reset(struct cv_conn *conn)
+{
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    if (conn_is(conn, CONN_CLOSING))
+        return;
+    (void)setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    cv_conn_close(conn, cv_status(CV_CONN_RESET));
 }
 
 void cv_conn_close_after_flush(struct cv_conn *conn, uint64_t timeout_ms)

@@ -110,11 +110,16 @@ void cv_conn_close_after_flush(struct cv_conn *conn, uint64_t timeout_ms);
  * CV_OK when everything was sent. */
 void cv_conn_close_lingering(struct cv_conn *conn, uint64_t timeout_ms);
 
+/* As cv_conn_close, and the peer is told by a reset (RFC 9293 §3.5.3) instead of an orderly end:
+ * for a message whose end is the connection's end and that was cut. */
+void cv_conn_reset(struct cv_conn *conn);
+
 /* --- moving to another worker --- */
 
 /* Takes the connection off its worker, also from inside on_data; there is no callback until it is
  * attached, and from here on this thread must not touch it once it has been posted away. CV_INVALID
- * unless it is open (or in its handshake) and not closing: it stays where it is. */
+ * unless it is open (or in its handshake) and not closing: it stays where it is. A handshake
+ * timeout does not move along: set it again. */
 struct cv_status cv_conn_detach(struct cv_conn *conn);
 
 /* On the new worker's thread. Bytes that TLS has already decrypted come as on_data before the

@@ -12,7 +12,9 @@
 #include <stdatomic.h>
 
 struct cv_auth_policy;
+struct cv_cidr;
 struct cv_consumer;
+struct cv_fetch;
 struct cv_keysource;
 struct cv_listener;
 struct cv_log;
@@ -33,7 +35,11 @@ struct cv_relay {
     struct cv_keysource *keys;
     const struct cv_auth_policy *auth_policy;
     const struct cv_ssh_host_key *host_key;
+    const char *ciphers;       /* SSH names with commas, from the configuration */
     struct cv_tls_server *tls; /* NULL: plain */
+    struct cv_cidr *trusted;   /* proxies in front */
+    size_t trusted_count;
+    bool is_dev;
     struct cv_relay_worker *workers;
     unsigned worker_count;
     atomic_bool is_draining; /* no new requests on kept connections; readyz says 503 */
@@ -50,20 +56,36 @@ struct cv_relay_worker {
     struct cv_session *sessions; /* utlist DL: links on this worker */
     size_t session_count;
     uint64_t next_request; /* for request ids: instance, worker, number */
-    void *listeners;       /* owned by relay.c */
+    struct cv_fetch *key_fetch;
+    void *listeners; /* owned by relay.c */
 };
 
-/* Starts listening and runs until a signal (or cv_relay_stop) ends it; blocks. `config` and `log`
- * are borrowed. *error says what went wrong at start-up. */
-struct cv_status cv_relay_run(const struct cv_relay_config *config, struct cv_log *log,
+struct cv_relay_options {
+    const struct cv_relay_config *config; /* borrowed for the relay's life, as log */
+    struct cv_log *log;
+    const char *state_dir; /* for keys that are not configured; copied */
+    bool is_dev;           /* development issuer, plain HTTP, loopback only */
+};
+
+/* A relay in this process, for `culvert server`, `culvert demo` and tests: opens keys and
+ * listeners, starts the workers in threads of their own, and returns when connections are accepted.
+ * Failures (CV_CONFIG, CV_IO, CV_TLS, CV_NO_MEMORY …) leave nothing behind; *error says what.
+ * cv_net_init must have been called. */
+struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_relay **relay,
                               struct cv_error *error);
 
-/* For programs that run a relay inside (culvert demo, tests): new starts the workers in threads and
- * returns when the relay accepts connections; port is what it listens on. stop drains as SIGTERM
- * does and waits. */
-struct cv_status cv_relay_new(const struct cv_relay_config *config, struct cv_log *log,
-                              struct cv_relay **relay, struct cv_error *error);
+/* The port of the first listener. */
 unsigned cv_relay_port(const struct cv_relay *relay);
-void cv_relay_stop_and_free(struct cv_relay **relay);
+
+/* Blocks until SIGTERM or SIGINT, then drains: no new connections, requests under way end within
+ * shutdown.drain, links are closed with an SSH disconnect and WebSocket 1001. A second signal cuts
+ * that short. SIGHUP reads certificate and key files again, SIGUSR1 and SIGUSR2 make the log say
+ * more and less. Call it on the thread that blocks for the process; the signals are blocked there
+ * before cv_relay_new by cv_relay_block_signals. Frees the relay. */
+void cv_relay_block_signals(void);
+void cv_relay_serve(struct cv_relay **relay);
+
+/* Drains and frees without waiting for a signal; for `culvert demo`. */
+void cv_relay_stop(struct cv_relay **relay, uint64_t drain_ms);
 
 #endif

@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A consumer's connection: bytes in, requests one by one, moving to another worker.
+ *
+ * Happy path: on_data → process: parse a head → route_request → exchange … body →
+ * consumer_request_done → process goes on with what came meanwhile. Ways it fails: the request is
+ * malformed (take_fault); it is too slow (on_timer); the consumer goes away (on_eof, on_closed: the
+ * upstream's stream is closed at once); the relay stops (drain, close).
+ */
+#include "config/relay_config.h"
+#include "net/conn.h"
+#include "net/tls.h"
+#include "proto/ssh/ssh.h"
+#include "relay/consumer_private.h"
+#include "relay/session.h"
+#include "telemetry/log.h"
+#include "transport/link.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#define F(state) (1U << CONSUMER_##state)
+static const char *const state_names[CONSUMER_STATE_COUNT] = {"reading",  "waiting", "moving",
+                                                              "exchange", "tunnel",  "ending"};
+static const uint32_t state_follows[CONSUMER_STATE_COUNT] = {
+    [CONSUMER_READING] = F(WAITING) | F(MOVING) | F(EXCHANGE) | F(ENDING),
+    [CONSUMER_WAITING] = F(READING) | F(MOVING) | F(EXCHANGE) | F(ENDING),
+    [CONSUMER_MOVING] = F(READING) | F(EXCHANGE) | F(ENDING),
+    [CONSUMER_EXCHANGE] = F(READING) | F(TUNNEL) | F(ENDING),
+    [CONSUMER_TUNNEL] = F(ENDING),
+    [CONSUMER_ENDING] = 0,
+};
+#undef F
+static const struct cv_fsm_def consumer_states = {"consumer", state_names, state_follows,
+                                                  CONSUMER_STATE_COUNT};
+
+static void process(void *arg);
+
+uint64_t consumer_now_ms(const struct cv_consumer *c)
+{
+    return cv_worker_now_ms(c->worker->worker);
+}
+
+/* ---- time ---- */
+
+static void set_client_timer(struct cv_consumer *c, uint64_t ms)
+{
+    c->client_due_ms = consumer_now_ms(c) + ms;
+    consumer_arm(c);
+}
+
+/* Deadlines mostly move away: the timer is only ever moved nearer, and looks again when it fires.
+ */
+void consumer_arm(struct cv_consumer *c)
+{
+    uint64_t due = c->client_due_ms, now_ms = consumer_now_ms(c);
+    if (c->state.state == CONSUMER_EXCHANGE || c->state.state == CONSUMER_TUNNEL) {
+        if (c->x.service_due_ms < due)
+            due = c->x.service_due_ms;
+        if (c->x.total_due_ms < due)
+            due = c->x.total_due_ms;
+    } else if (c->state.state == CONSUMER_WAITING && now_ms + 20 < due) {
+        due = now_ms + 20;
+    }
+    if (due == UINT64_MAX || (cv_timer_is_running(&c->timer) && c->timer.due_ms <= due))
+        return;
+    (void)cv_worker_timer_start(c->worker->worker, &c->timer, due > now_ms ? due - now_ms : 0);
+}
+
+static void on_client_due(struct cv_consumer *c)
+{
+    switch (c->state.state) {
+    case CONSUMER_READING:
+        if (cv_http_parser_is_idle(c->parser))
+            consumer_request_done(c, false);
+        else
+            problem_answer(c, CV_TIMEOUT_REQUEST, CV_HOP_CONSUMER, "the head came too slowly",
+                           false);
+        break;
+    case CONSUMER_EXCHANGE:
+        if (!c->x.is_request_whole && !c->is_blocked)
+            exchange_fail(c, CV_TIMEOUT_REQUEST, CV_HOP_CONSUMER, "the body came too slowly");
+        else if (cv_port_is_congested(&c->port))
+            consumer_abort(c); /* it does not read: no answer would reach it */
+        else
+            set_client_timer(c, c->worker->relay->config->limits_body_idle_timeout_ms);
+        break;
+    default:
+        c->client_due_ms = UINT64_MAX;
+        break;
+    }
+}
+
+static void on_timer(void *arg)
+{
+    struct cv_consumer *c = arg;
+    uint64_t now_ms = consumer_now_ms(c);
+    if (c->state.state == CONSUMER_ENDING || c->state.state == CONSUMER_MOVING)
+        return;
+    if (c->state.state == CONSUMER_WAITING) {
+        bool is_new = cv_keysource_attempts(c->worker->relay->keys) != c->keys_attempts;
+        if (is_new || now_ms >= c->keys_due_ms) {
+            cv_fsm_set(&c->state, CONSUMER_READING);
+            route_go_on(c);
+        }
+    } else if (now_ms >= c->client_due_ms) {
+        on_client_due(c);
+    } else if (c->state.state == CONSUMER_EXCHANGE || c->state.state == CONSUMER_TUNNEL) {
+        exchange_on_timer(c, now_ms);
+    }
+    if (c->state.state != CONSUMER_ENDING)
+        consumer_arm(c);
+}
+
+/* ---- life ---- */
+
+static void list(struct cv_consumer *c, struct cv_relay_worker *worker)
+{
+    c->worker = worker;
+    c->is_listed = true;
+    DL_APPEND(worker->consumers, c);
+    worker->consumer_count++;
+}
+
+static void unlist(struct cv_consumer *c)
+{
+    c->is_listed = false;
+    DL_DELETE(c->worker->consumers, c);
+    c->worker->consumer_count--;
+}
+
+static void consumer_free(struct cv_consumer *c)
+{
+    exchange_cancel(c);
+    cv_worker_timer_stop(c->worker->worker, &c->timer);
+    cv_defer_cancel(&c->next_request);
+    if (c->is_listed)
+        unlist(c);
+    cv_http_parser_free(&c->parser);
+    cv_buf_done(&c->in);
+    cv_identity_unref(&c->owner);
+    free(c);
+}
+
+static void on_reap(void *arg)
+{
+    consumer_free(arg);
+}
+
+/* Freed at the end of the turn: callers up the stack may still look at it. */
+void consumer_gone(struct cv_consumer *c)
+{
+    exchange_cancel(c);
+    if (c->state.state != CONSUMER_ENDING)
+        cv_fsm_set(&c->state, CONSUMER_ENDING);
+    cv_defer_cancel(&c->next_request);
+    cv_defer_init(&c->next_request, on_reap, c);
+    cv_worker_defer(c->worker->worker, &c->next_request);
+}
+
+void consumer_abort(struct cv_consumer *c)
+{
+    exchange_cancel(c);
+    if (c->state.state == CONSUMER_ENDING)
+        return;
+    cv_fsm_set(&c->state, CONSUMER_ENDING);
+    cv_port_abort(&c->port);
+}
+
+void consumer_request_done(struct cv_consumer *c, bool is_reusable)
+{
+    const struct cv_relay_config *config = c->worker->relay->config;
+    exchange_cancel(c);
+    c->is_blocked = false;
+    if (c->state.state == CONSUMER_ENDING)
+        return;
+    if (!is_reusable || c->is_last || c->is_eof) {
+        cv_fsm_set(&c->state, CONSUMER_ENDING);
+        cv_port_close_gently(&c->port, CONSUMER_LINGER_MS);
+        return;
+    }
+    c->x = (struct exchange){0};
+    c->is_between = true;
+    cv_fsm_set(&c->state, CONSUMER_READING);
+    set_client_timer(c, config->limits_keepalive_timeout_ms);
+    if (!c->is_processing)
+        cv_worker_defer(c->worker->worker, &c->next_request);
+}
+
+/* ---- requests ---- */
+
+static void take_fault(struct cv_consumer *c, struct cv_status status)
+{
+    const char *fault = cv_http_parser_fault(c->parser);
+    c->is_last = true;
+    if (c->state.state == CONSUMER_EXCHANGE) {
+        exchange_fail(c, status.id == CV_TRUNCATED ? CV_BAD_REQUEST : status.id, CV_HOP_CONSUMER,
+                      fault);
+        return;
+    }
+    c->head = (struct cv_http_head){.version_minor = 1};
+    route_make_id(c);
+    problem_answer(c, status.id == CV_TRUNCATED ? CV_BAD_REQUEST : status.id, CV_HOP_CONSUMER,
+                   fault, false);
+}
+
+static void take_event(struct cv_consumer *c, const struct cv_http_event *event,
+                       struct cv_http_event *trailers)
+{
+    const struct cv_relay_config *config = c->worker->relay->config;
+    switch (event->type) {
+    case CV_HTTP_HEAD:
+        c->head = *event->head;
+        c->is_between = false;
+        c->client_due_ms = consumer_now_ms(c) + config->limits_body_idle_timeout_ms;
+        if (config->limits_body_bytes && c->head.framing == CV_HTTP_LENGTH &&
+            c->head.content_length > config->limits_body_bytes)
+            problem_answer(c, CV_BODY_TOO_LARGE, CV_HOP_CONSUMER, NULL, false);
+        else
+            route_request(c);
+        break;
+    case CV_HTTP_BODY:
+        c->client_due_ms = consumer_now_ms(c) + config->limits_body_idle_timeout_ms;
+        exchange_body(c, event->body);
+        break;
+    case CV_HTTP_TRAILERS:
+        *trailers = *event;
+        break;
+    case CV_HTTP_END:
+        /* In any other state the request was answered without an exchange. */
+        if (c->state.state == CONSUMER_EXCHANGE)
+            exchange_request_end(c, trailers->trailers, trailers->trailer_count);
+        break;
+    }
+}
+
+/* May the parser be asked for more? Between requests always; within one while its body can go on.
+ */
+static bool can_parse(const struct cv_consumer *c)
+{
+    if (c->is_blocked)
+        return false;
+    if (c->state.state == CONSUMER_READING)
+        return true;
+    return c->state.state == CONSUMER_EXCHANGE && !c->x.is_request_whole;
+}
+
+static void parse(struct cv_consumer *c)
+{
+    struct cv_http_event event, trailers = {0};
+    while (can_parse(c)) {
+        struct cv_status status = cv_http_parser_next(c->parser, &event);
+        if (status.id == CV_AGAIN)
+            return;
+        if (status.id == CV_EOF) {
+            if (c->state.state == CONSUMER_READING)
+                consumer_request_done(c, false);
+            return;
+        }
+        if (!cv_is_ok(status)) {
+            take_fault(c, status);
+            return;
+        }
+        take_event(c, &event, &trailers);
+    }
+}
+
+static void keep(struct cv_consumer *c, struct cv_slice rest)
+{
+    if (rest.len && !cv_is_ok(cv_buf_append_slice(&c->in, rest)))
+        consumer_abort(c);
+}
+
+/* Reads only while what comes can be used or kept. */
+static void set_reading(struct cv_consumer *c)
+{
+    bool is_full = cv_buf_len(&c->in) >= CONSUMER_PIPELINE_MAX / 2;
+    if (c->is_blocked || is_full)
+        cv_port_pause(&c->port);
+    else
+        cv_port_resume(&c->port);
+}
+
+static void use(struct cv_consumer *c, uint8_t *data, size_t len)
+{
+    if (c->state.state == CONSUMER_TUNNEL) {
+        exchange_tunnel_data(c, cv_slice(data, len));
+        return;
+    }
+    if (!cv_is_ok(cv_http_parser_feed(c->parser, data, len)))
+        return;
+    parse(c);
+}
+
+static void process(void *arg)
+{
+    struct cv_consumer *c = arg;
+    if (c->is_processing || c->state.state == CONSUMER_ENDING || c->state.state == CONSUMER_MOVING)
+        return;
+    c->is_processing = true;
+    /* The parser is asked first: it may hold an END without further bytes. */
+    if (c->state.state != CONSUMER_TUNNEL)
+        parse(c);
+    while (cv_buf_len(&c->in) && (can_parse(c) || c->state.state == CONSUMER_TUNNEL) &&
+           !c->is_blocked) {
+        /* Out of `in` while it is used, since what is left is kept there again. */
+        struct cv_buf bytes = c->in;
+        cv_buf_init(&c->in, bytes.cap);
+        use(c, cv_buf_head(&bytes), cv_buf_len(&bytes));
+        if (c->state.state != CONSUMER_ENDING)
+            keep(c, cv_http_parser_take_rest(c->parser));
+        cv_buf_done(&bytes);
+    }
+    c->is_processing = false;
+    if (c->state.state == CONSUMER_ENDING || c->state.state == CONSUMER_MOVING)
+        return;
+    set_reading(c);
+    consumer_arm(c);
+}
+
+void consumer_process(struct cv_consumer *c)
+{
+    if (!c->is_processing)
+        cv_worker_defer(c->worker->worker, &c->next_request);
+}
+
+/* ---- the connection ---- */
+
+static void on_data(void *arg, uint8_t *data, size_t len)
+{
+    struct cv_consumer *c = arg;
+    if (c->state.state == CONSUMER_ENDING)
+        return;
+    bool is_usable = (can_parse(c) || c->state.state == CONSUMER_TUNNEL) && !c->is_blocked;
+    if (c->is_between && c->state.state == CONSUMER_READING) {
+        /* The first byte of a request: its head has its own time. */
+        c->is_between = false;
+        set_client_timer(c, c->worker->relay->config->limits_header_timeout_ms);
+    }
+    if (cv_buf_len(&c->in) || !is_usable) {
+        keep(c, cv_slice(data, len));
+        set_reading(c);
+        return;
+    }
+    c->is_processing = true;
+    use(c, data, len);
+    c->is_processing = false;
+    if (c->state.state == CONSUMER_ENDING)
+        return;
+    keep(c, cv_http_parser_take_rest(c->parser));
+    if (c->state.state == CONSUMER_MOVING)
+        return;
+    set_reading(c);
+    consumer_arm(c);
+    if (cv_buf_len(&c->in) && can_parse(c))
+        consumer_process(c);
+}
+
+static void on_eof(void *arg)
+{
+    struct cv_consumer *c = arg;
+    c->is_eof = true;
+    switch (c->state.state) {
+    case CONSUMER_READING:
+        cv_http_parser_eof(c->parser);
+        c->is_last = true;
+        consumer_process(c);
+        break;
+    case CONSUMER_TUNNEL:
+        exchange_tunnel_eof(c);
+        break;
+    case CONSUMER_ENDING:
+    case CONSUMER_MOVING:
+        break;
+    default:
+        /* Nobody is there to read the answer: the service is told at once. */
+        cv_log(c->worker->relay->log, CV_LOG_DEBUG, "http", "consumer_gone",
+               "the consumer went away", CV_F_STR("correlationId", c->x.id));
+        consumer_request_done(c, false);
+        break;
+    }
+}
+
+static void on_writable(void *arg)
+{
+    struct cv_consumer *c = arg;
+    if (c->state.state == CONSUMER_EXCHANGE || c->state.state == CONSUMER_TUNNEL)
+        exchange_on_writable(c);
+}
+
+static void on_closed(void *arg)
+{
+    struct cv_consumer *c = arg;
+    if (c->state.state != CONSUMER_ENDING)
+        cv_fsm_set(&c->state, CONSUMER_ENDING);
+    consumer_free(c);
+}
+
+static const struct cv_port_ops port_ops = {
+    .on_data = on_data,
+    .on_eof = on_eof,
+    .on_writable = on_writable,
+    .on_closed = on_closed,
+};
+
+/* ---- moving ---- */
+
+static void on_arrival(void *arg)
+{
+    struct cv_consumer *c = arg;
+    list(c, c->destination);
+    if (!cv_is_ok(cv_port_attach(&c->port, c->worker->worker))) {
+        cv_conn_discard(cv_port_take_conn(&c->port));
+        consumer_gone(c);
+        return;
+    }
+    set_client_timer(c, c->worker->relay->config->limits_body_idle_timeout_ms);
+    route_go_on(c);
+    consumer_process(c);
+}
+
+/* At the end of the turn, when nobody up the stack looks at the connection any more. */
+static void on_departure(void *arg)
+{
+    struct cv_consumer *c = arg;
+    cv_mail_init(&c->mail, on_arrival, c);
+    if (cv_worker_post(c->destination->worker, &c->mail))
+        return;
+    cv_conn_discard(cv_port_take_conn(&c->port));
+    consumer_free(c);
+}
+
+bool consumer_move(struct cv_consumer *c, unsigned index)
+{
+    if (c->has_moved || c->is_peer_trusted || !cv_port_is_socket(&c->port))
+        return false;
+    if (!cv_is_ok(cv_port_detach(&c->port)))
+        return false;
+    keep(c, cv_http_parser_take_rest(c->parser));
+    c->has_moved = true;
+    cv_fsm_set(&c->state, CONSUMER_MOVING);
+    cv_worker_timer_stop(c->worker->worker, &c->timer);
+    cv_defer_cancel(&c->next_request);
+    unlist(c);
+    c->destination = &c->worker->relay->workers[index];
+    cv_defer_init(&c->departure, on_departure, c);
+    cv_worker_defer(c->worker->worker, &c->departure);
+    return true;
+}
+
+/* ---- from outside ---- */
+
+static struct cv_consumer *consumer_new(struct cv_relay_worker *worker)
+{
+    const struct cv_relay_config *config = worker->relay->config;
+    struct cv_consumer *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->state.def = &consumer_states;
+    cv_timer_init(&c->timer, on_timer, c);
+    cv_defer_init(&c->next_request, process, c);
+    cv_buf_init(&c->in, CONSUMER_IN_MAX);
+    struct cv_http_limits limits = cv_http_request_limits;
+    limits.start_line = config->limits_line_bytes;
+    limits.head = config->limits_head_bytes;
+    limits.field_count = config->limits_fields;
+    c->parser = cv_http_parser_new(CV_HTTP_REQUESTS, &limits);
+    list(c, worker);
+    if (!c->parser) {
+        consumer_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+/* The answer buffer must hold what a stream's window may bring. */
+static size_t out_cap(const struct cv_relay *relay)
+{
+    return (size_t)relay->config->ssh_window_bytes * 2 + CONSUMER_IN_MAX;
+}
+
+static bool is_trusted(const struct cv_relay *relay, const struct cv_addr *peer)
+{
+    for (size_t i = 0; i < relay->trusted_count; i++)
+        if (cv_cidr_has(&relay->trusted[i], peer))
+            return true;
+    return false;
+}
+
+void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer)
+{
+    struct cv_relay *relay = worker->relay;
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c) {
+        (void)close(fd);
+        return;
+    }
+    c->peer = *peer;
+    c->is_peer_trusted = is_trusted(relay, peer);
+    c->is_between = true;
+    struct cv_status status = cv_port_open_socket(&c->port, worker->worker, fd, relay->tls,
+                                                  relay->config->limits_handshake_timeout_ms,
+                                                  out_cap(relay), &port_ops, c);
+    if (!cv_is_ok(status)) {
+        consumer_free(c);
+        return;
+    }
+    set_client_timer(c, relay->config->limits_header_timeout_ms);
+}
+
+void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream *stream,
+                               struct cv_identity *identity, const char *name)
+{
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c) {
+        cv_stream_refuse(stream, CV_SSH_OPEN_RESOURCE_SHORTAGE, "out of memory");
+        return;
+    }
+    c->owner = cv_identity_ref(identity);
+    c->is_between = true;
+    (void)cv_slice_to_str(cv_slice_str(name), c->tunnel, sizeof c->tunnel);
+    cv_port_open_stream(&c->port, worker->worker, stream, out_cap(worker->relay), &port_ops, c);
+    set_client_timer(c, worker->relay->config->limits_keepalive_timeout_ms);
+}
+
+void cv_consumer_drain_all(struct cv_relay_worker *worker)
+{
+    struct cv_consumer *c, *next;
+    DL_FOREACH_SAFE(worker->consumers, c, next)
+    {
+        c->is_last = true;
+        if (c->state.state == CONSUMER_READING && cv_http_parser_is_idle(c->parser))
+            consumer_request_done(c, false);
+    }
+}
+
+void cv_consumer_close_all(struct cv_relay_worker *worker)
+{
+    struct cv_consumer *c, *next;
+    DL_FOREACH_SAFE(worker->consumers, c, next)
+    {
+        if (c->state.state == CONSUMER_EXCHANGE)
+            exchange_fail(c, CV_SHUTTING_DOWN, CV_HOP_RELAY, NULL);
+        else if (c->state.state != CONSUMER_ENDING && c->state.state != CONSUMER_MOVING)
+            consumer_request_done(c, false);
+    }
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A consumer's connection: HTTP/1 requests, one after the other, each routed, authenticated and
+ * exchanged with a service. The connection is a socket, or a stream that a user opened to one of
+ * its HTTP tunnels. Own worker; a socket may move to another worker between two requests.
+ */
+#ifndef CV_RELAY_CONSUMER_H
+#define CV_RELAY_CONSUMER_H
+
+#include "base/slice.h"
+#include "base/status.h"
+
+struct cv_addr;
+struct cv_identity;
+struct cv_relay_worker;
+struct cv_stream;
+
+/* Takes the accepted socket `fd` (owns it from here on, also on failure). */
+void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer);
+
+/* Accepts `stream` and serves HTTP on it for `identity`: every request on it goes to the user's
+ * tunnel `name` (copied), whatever its path and without a token of its own; rules, limits and
+ * timers are the same. */
+void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream *stream,
+                               struct cv_identity *identity, const char *name);
+
+/* The relay stops: idle connections close at once, busy ones after their response. */
+void cv_consumer_drain_all(struct cv_relay_worker *worker);
+
+/* Closes all, whatever they do. */
+void cv_consumer_close_all(struct cv_relay_worker *worker);
+
+#endif

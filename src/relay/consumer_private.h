@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of a consumer's connection share: consumer.c (the connection: bytes in, requests
+ * one by one, moving), route.c (what a request is for, who asks), exchange.c (a request and its
+ * answer through an upstream), head.c (heads written anew), problem.c (errors). Nobody else
+ * includes this.
+ */
+#ifndef CV_RELAY_CONSUMER_PRIVATE_H
+#define CV_RELAY_CONSUMER_PRIVATE_H
+
+#include "auth/identity.h"
+#include "base/fsm.h"
+#include "net/addr.h"
+#include "proto/http/http.h"
+#include "proto/http/http_parser.h"
+#include "relay/consumer.h"
+#include "relay/port.h"
+#include "relay/relay.h"
+#include "relay/upstream.h"
+
+enum {
+    CONSUMER_PIPELINE_MAX = 128 * 1024, /* bytes behind the current request that are kept */
+    CONSUMER_IN_MAX = 1024 * 1024,      /* with what one loop turn may read */
+    CONSUMER_REPLAY_MAX = 64 * 1024,    /* of a request, kept for a second try */
+    CONSUMER_BODY_MAX = 256 * 1024,     /* of a request's body, waiting for the upstream */
+    CONSUMER_LINGER_MS = 2000,
+    CONSUMER_REQUEST_ID_LEN = 40,
+    CONSUMER_RETRY_IDLE_MS = 1000, /* a pooled stream for methods that cannot be repeated */
+};
+
+enum consumer_state {
+    CONSUMER_READING,  /* between requests, or in a request's head */
+    CONSUMER_WAITING,  /* the head is here; waits for keys to verify its token with */
+    CONSUMER_MOVING,   /* on its way to another worker */
+    CONSUMER_EXCHANGE, /* a request is with an upstream */
+    CONSUMER_TUNNEL,   /* upgraded: bytes both ways */
+    CONSUMER_ENDING,   /* the last answer is going out */
+    CONSUMER_STATE_COUNT
+};
+
+/* One request and its answer. */
+struct exchange {
+    char id[CONSUMER_REQUEST_ID_LEN];
+    struct cv_route route;
+    struct cv_identity *identity;
+    struct cv_upstream *upstream;
+    struct cv_http_parser *response;
+    struct cv_buf request; /* canonical bytes for the service, from replay_start on */
+    size_t request_sent;   /* of them, already taken by the upstream */
+    size_t unconsumed;     /* of the answer, waiting in the consumer's output */
+    uint64_t started_ms;
+    uint64_t service_due_ms; /* first byte or idle; UINT64_MAX: off */
+    uint64_t total_due_ms;
+    uint64_t body_received;
+    const char *prefix_name; /* tunnel's name on the path form, else NULL */
+    int status;              /* of the final answer, 0 before */
+    unsigned tries;
+    enum cv_http_framing request_framing, response_framing;
+    bool is_replayable; /* `request` still begins with the first byte */
+    bool is_idempotent;
+    bool is_head_request;
+    bool is_upgrade;
+    bool is_request_whole;  /* the consumer has sent all of it */
+    bool is_response_begun; /* a byte of the answer has come */
+    bool is_head_out;       /* the final head is on its way to the consumer */
+    bool is_continue_due;   /* the consumer waits for 100 */
+    bool is_response_whole;
+    bool is_counted;
+    bool is_service_reusable;
+    /* For the mark of a truncated stream: what kind, and whether a line is open. */
+    enum { MARK_NONE, MARK_SSE, MARK_NDJSON } mark;
+    bool is_line_open;
+};
+
+struct cv_consumer {
+    struct cv_relay_worker *worker;
+    struct cv_port port;
+    struct cv_http_parser *parser;
+    struct cv_buf in; /* came while it could not be used */
+    struct cv_fsm state;
+    struct exchange x;
+    struct cv_http_head head;  /* of the current request; slices live in the parser */
+    struct cv_identity *owner; /* streams: whose; every request is for `tunnel` */
+    char tunnel[CV_TUNNEL_NAME_MAX + 1];
+    struct cv_addr peer;
+    struct cv_timer timer; /* the next of all deadlines, looked at when it fires */
+    struct cv_mail mail;
+    uint64_t client_due_ms; /* head, keep-alive or body must move until then */
+    uint64_t keys_due_ms;   /* waiting for keys: give up then */
+    uint64_t keys_attempts;
+    bool is_peer_trusted;
+    bool has_moved;
+    bool is_last; /* no further request on this connection */
+    bool is_eof;
+    bool is_blocked; /* reading pauses until the upstream takes more */
+    bool is_processing;
+    bool is_between; /* no byte of the next request has come */
+    bool is_listed;
+    struct cv_defer next_request; /* process(), or the end, at the end of the turn */
+    struct cv_defer departure;
+    struct cv_relay_worker *destination;
+    struct cv_consumer *prev, *next;
+};
+
+/* ---- consumer.c ---- */
+
+/* Goes on with what is in `in`; after whatever has unblocked the connection. */
+void consumer_process(struct cv_consumer *c);
+/* The current request is over. `is_reusable`: the connection may carry another one. */
+void consumer_request_done(struct cv_consumer *c, bool is_reusable);
+/* The answer cannot be finished in a way that would show: cuts the connection. */
+void consumer_abort(struct cv_consumer *c);
+/* The connection was given away: frees the rest at the end of the turn. */
+void consumer_gone(struct cv_consumer *c);
+/* Moves to worker `index` and calls route_go_on there. False: it has to stay. */
+bool consumer_move(struct cv_consumer *c, unsigned index);
+/* Looks at all deadlines again. */
+void consumer_arm(struct cv_consumer *c);
+uint64_t consumer_now_ms(const struct cv_consumer *c);
+
+/* ---- route.c ---- */
+
+/* Gives the current request its id. */
+void route_make_id(struct cv_consumer *c);
+/* A request's head is here. */
+void route_request(struct cv_consumer *c);
+/* The same after a move or after waiting for keys. */
+void route_go_on(struct cv_consumer *c);
+
+/* ---- exchange.c ---- */
+
+void exchange_begin(struct cv_consumer *c);
+void exchange_body(struct cv_consumer *c, struct cv_slice data);
+void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *trailers,
+                          size_t count);
+/* Bytes of an upgraded connection. */
+void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data);
+void exchange_tunnel_eof(struct cv_consumer *c);
+void exchange_on_writable(struct cv_consumer *c);
+void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms);
+/* Lets go of everything; the upstream's stream is closed. */
+void exchange_cancel(struct cv_consumer *c);
+/* The exchange cannot go on: an error answer, or the mark of a truncated one. */
+void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
+                   const char *detail);
+
+/* ---- head.c ---- */
+
+struct cv_status head_write_request(struct cv_consumer *c, struct cv_buf *out);
+struct cv_status head_write_response(struct cv_consumer *c, const struct cv_http_head *head,
+                                     struct cv_buf *out);
+struct cv_status head_write_interim(const struct cv_http_head *head, struct cv_buf *out);
+/* Access-Control-* of the relay for the origin of the current request, if it is allowed. */
+void head_write_cors(const struct cv_consumer *c, struct cv_buf *out);
+bool head_origin_is_allowed(const struct cv_consumer *c);
+
+/* ---- problem.c ---- */
+
+/* Answers the current request with RFC 9457; the connection closes unless `is_reusable`. */
+void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
+                    const char *detail, bool is_reusable);
+/* A small answer of the relay's own. `type` NULL: no body. `extra`: further field lines with CRLF,
+ * or NULL. */
+void problem_simple(struct cv_consumer *c, int status, const char *type, const char *body,
+                    const char *extra);
+/* Completes the open line of a stream that breaks and appends an error event or object. */
+void problem_mark(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop);
+
+#endif

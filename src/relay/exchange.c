@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One request and its answer, through an upstream.
+ *
+ * Happy path: exchange_begin writes the canonical head into x.request and opens an upstream →
+ * on_up_open sends → exchange_body adds → on_up_data parses the answer: take_head, take_body,
+ * take_end → finish: the stream goes back to the pool, the connection to its next request. Ways it
+ * fails: no stream (on_up_failed); the stream ends before a byte of the answer (retry, or 502); the
+ * answer is not HTTP, or breaks off (exchange_fail); timers; the consumer goes away
+ * (exchange_cancel); the request's body is malformed (consumer.c calls exchange_fail).
+ */
+#include "config/relay_config.h"
+#include "proto/http/http_writer.h"
+#include "relay/consumer_private.h"
+#include "telemetry/log.h"
+
+#include <string.h>
+
+static const struct cv_upstream_ops up_ops;
+
+/* ---- ends ---- */
+
+static void release(struct cv_consumer *c, bool is_reusable)
+{
+    struct exchange *x = &c->x;
+    if (x->upstream) {
+        struct cv_upstream *upstream = x->upstream;
+        x->upstream = NULL;
+        cv_upstream_close(upstream, is_reusable);
+    }
+    cv_http_parser_free(&x->response);
+    cv_buf_done(&x->request);
+    cv_route_done(&x->route);
+    cv_identity_unref(&x->identity);
+}
+
+void exchange_cancel(struct cv_consumer *c)
+{
+    release(c, false);
+}
+
+void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop, const char *detail)
+{
+    struct exchange *x = &c->x;
+    if (!x->is_head_out) {
+        bool is_whole = x->is_request_whole;
+        if (x->upstream) {
+            cv_upstream_close(x->upstream, false);
+            x->upstream = NULL;
+        }
+        problem_answer(c, id, hop, detail, is_whole);
+        return;
+    }
+    cv_log_limited(c->worker->relay->log, CV_LOG_WARN, "http", "answer_cut", cv_status_text(id),
+                   CV_F_STR("correlationId", x->id), CV_F_STATUS(cv_status(id)),
+                   CV_F_STR("hop", cv_hop_name(hop)), CV_F_STR("detail", detail));
+    /* An answer that is not whole must not look so: no last chunk, and where nothing but the end of
+     * the connection would tell, a reset. */
+    problem_mark(c, id, hop);
+    bool is_end_visible = x->response_framing != CV_HTTP_UNTIL_CLOSE;
+    cv_port_flush(&c->port);
+    if (is_end_visible || c->state.state == CONSUMER_TUNNEL)
+        consumer_request_done(c, false);
+    else
+        consumer_abort(c);
+}
+
+static void finish(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    bool is_clean = x->is_request_whole && x->request_sent == cv_buf_len(&x->request);
+    cv_log(c->worker->relay->log, CV_LOG_DEBUG, "http", "request", "request served",
+           CV_F_STR("correlationId", x->id), CV_F_INT("status", x->status),
+           CV_F_STR("tunnel", x->route.spec->name), CV_F_STR("userId", x->identity->subject),
+           CV_F_UINT("durationMs", consumer_now_ms(c) - x->started_ms));
+    release(c, is_clean && x->is_service_reusable);
+    consumer_request_done(c, x->is_request_whole);
+}
+
+/* ---- towards the service ---- */
+
+static void send_request(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    struct cv_slice all = cv_buf_slice(&x->request);
+    if (!x->upstream || !cv_upstream_is_open(x->upstream))
+        return;
+    if (all.len > x->request_sent)
+        x->request_sent += cv_upstream_write(
+            x->upstream, cv_slice(all.data + x->request_sent, all.len - x->request_sent));
+    if (!x->is_replayable) {
+        cv_buf_consume(&x->request, x->request_sent);
+        x->request_sent = 0;
+    }
+    bool is_full = cv_buf_len(&x->request) - x->request_sent >= CONSUMER_BODY_MAX / 2;
+    if (c->is_blocked && !is_full) {
+        c->is_blocked = false;
+        consumer_process(c);
+    } else {
+        c->is_blocked = is_full;
+    }
+}
+
+/* Past CONSUMER_REPLAY_MAX a request cannot be repeated any more. */
+static void check_replay(struct exchange *x)
+{
+    if (x->is_replayable && cv_buf_len(&x->request) > CONSUMER_REPLAY_MAX) {
+        x->is_replayable = false;
+        cv_buf_consume(&x->request, x->request_sent);
+        x->request_sent = 0;
+    }
+}
+
+void exchange_body(struct cv_consumer *c, struct cv_slice data)
+{
+    struct exchange *x = &c->x;
+    uint64_t max = c->worker->relay->config->limits_body_bytes;
+    x->body_received += data.len;
+    if (max && x->body_received > max) {
+        exchange_fail(c, CV_BODY_TOO_LARGE, CV_HOP_CONSUMER, NULL);
+        return;
+    }
+    struct cv_status status = x->request_framing == CV_HTTP_CHUNKED
+                                  ? cv_http_write_chunk(&x->request, data)
+                                  : cv_buf_append_slice(&x->request, data);
+    if (!cv_is_ok(status)) {
+        exchange_fail(c, status.id, CV_HOP_RELAY, "the request could not be buffered");
+        return;
+    }
+    check_replay(x);
+    send_request(c);
+}
+
+void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *trailers, size_t count)
+{
+    struct exchange *x = &c->x;
+    x->is_request_whole = true;
+    if (x->request_framing == CV_HTTP_CHUNKED &&
+        !cv_is_ok(cv_http_write_last_chunk(&x->request, trailers, count))) {
+        exchange_fail(c, CV_NO_MEMORY, CV_HOP_RELAY, NULL);
+        return;
+    }
+    send_request(c);
+}
+
+/* ---- from the service ---- */
+
+static void set_service_timer(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    const struct cv_tunnel_spec *spec = x->route.spec;
+    const struct cv_relay_config *config = c->worker->relay->config;
+    uint64_t ms;
+    if (c->state.state == CONSUMER_TUNNEL)
+        ms = 0;
+    else if (!x->is_head_out)
+        ms = spec->has_timers[0] ? spec->first_byte_ms : config->timers_first_byte_ms;
+    else
+        ms = spec->has_timers[1] ? spec->idle_ms : config->timers_idle_ms;
+    x->service_due_ms = ms ? consumer_now_ms(c) + ms : UINT64_MAX;
+}
+
+static bool is_compressed(const struct cv_http_head *head)
+{
+    const struct cv_slice *coding = cv_http_find(head, "Content-Encoding");
+    return coding && !cv_slice_is_nocase(*coding, "identity");
+}
+
+/* What a broken stream of this answer would be told with. */
+static int mark_for(const struct cv_http_head *head)
+{
+    const struct cv_slice *type = cv_http_find(head, "Content-Type");
+    if (!type || is_compressed(head))
+        return MARK_NONE;
+    struct cv_slice rest = *type, name = cv_slice_trim(cv_slice_split(&rest, ';'));
+    if (cv_slice_is_nocase(name, "text/event-stream"))
+        return MARK_SSE;
+    if (cv_slice_is_nocase(name, "application/x-ndjson") ||
+        cv_slice_is_nocase(name, "application/ndjson") ||
+        cv_slice_is_nocase(name, "application/jsonl"))
+        return MARK_NDJSON;
+    return MARK_NONE;
+}
+
+static void take_interim(struct cv_consumer *c, const struct cv_http_head *head)
+{
+    /* 100 was ours to say; HTTP/1.0 knows no interim answers (RFC 9110 §15.2). */
+    if (head->status == 100 || c->head.version_minor == 0)
+        return;
+    if (cv_is_ok(head_write_interim(head, cv_port_out(&c->port))))
+        cv_port_flush(&c->port);
+}
+
+/* False: the exchange has ended. */
+static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
+{
+    struct exchange *x = &c->x;
+    if (head->status < 200 && head->status != 101) {
+        take_interim(c, head);
+        return true;
+    }
+    x->status = head->status;
+    x->is_service_reusable = head->keep_alive;
+    x->mark = mark_for(head);
+    x->response_framing = head->framing;
+    if (head->framing == CV_HTTP_UNTIL_CLOSE || head->framing == CV_HTTP_CHUNKED)
+        x->response_framing = c->head.version_minor == 0 ? CV_HTTP_UNTIL_CLOSE : CV_HTTP_CHUNKED;
+    if (x->response_framing == CV_HTTP_UNTIL_CLOSE || !c->head.keep_alive || !x->is_request_whole ||
+        atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed))
+        c->is_last = true;
+    if (head->status == 101)
+        x->response_framing = CV_HTTP_NO_BODY;
+    struct cv_status status = head_write_response(c, head, cv_port_out(&c->port));
+    if (!cv_is_ok(status)) {
+        exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, "its head cannot be forwarded");
+        return false;
+    }
+    x->is_head_out = true;
+    cv_port_flush(&c->port);
+    if (head->status == 101) {
+        cv_fsm_set(&c->state, CONSUMER_TUNNEL);
+        c->client_due_ms = UINT64_MAX;
+        x->total_due_ms = UINT64_MAX;
+    }
+    set_service_timer(c);
+    return true;
+}
+
+static bool put_body(struct cv_consumer *c, struct cv_slice data)
+{
+    struct exchange *x = &c->x;
+    struct cv_buf *out = cv_port_out(&c->port);
+    struct cv_status status = x->response_framing == CV_HTTP_CHUNKED
+                                  ? cv_http_write_chunk(out, data)
+                                  : cv_buf_append_slice(out, data);
+    if (!cv_is_ok(status)) {
+        exchange_fail(c, status.id, CV_HOP_RELAY, "the answer could not be buffered");
+        return false;
+    }
+    x->is_line_open = data.data[data.len - 1] != '\n';
+    return true;
+}
+
+static void take_end(struct cv_consumer *c, const struct cv_http_event *trailers)
+{
+    struct exchange *x = &c->x;
+    if (x->response_framing == CV_HTTP_CHUNKED)
+        (void)cv_http_write_last_chunk(cv_port_out(&c->port), trailers->trailers,
+                                       trailers->trailer_count);
+    cv_port_flush(&c->port);
+    x->is_response_whole = true;
+    finish(c); /* before the request was whole: then this was the connection's last */
+}
+
+/* All events of the bytes fed. The exchange may be over afterwards. */
+static void parse_response(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    struct cv_http_event event, trailers = {0};
+    while (x->response) {
+        struct cv_status status = cv_http_parser_next(x->response, &event);
+        if (status.id == CV_AGAIN)
+            break;
+        if (status.id == CV_EOF) /* behind a 101 */
+            break;
+        if (!cv_is_ok(status)) {
+            exchange_fail(c, x->is_head_out ? CV_TRUNCATED : CV_BAD_RESPONSE, CV_HOP_SERVICE,
+                          status.id == CV_TRUNCATED ? "the service closed in the middle"
+                                                    : cv_http_parser_fault(x->response));
+            return;
+        }
+        switch (event.type) {
+        case CV_HTTP_HEAD:
+            if (!take_head(c, event.head))
+                return;
+            break;
+        case CV_HTTP_BODY:
+            if (!put_body(c, event.body))
+                return;
+            cv_port_flush(&c->port);
+            break;
+        case CV_HTTP_TRAILERS:
+            trailers = event;
+            break;
+        case CV_HTTP_END:
+            if (c->state.state == CONSUMER_TUNNEL)
+                break;
+            take_end(c, &trailers);
+            return;
+        }
+    }
+}
+
+/* What has gone into the consumer's output counts as consumed as soon as that is not congested. */
+static void give_back(struct cv_consumer *c, size_t len)
+{
+    struct exchange *x = &c->x;
+    x->unconsumed += len;
+    if (!x->upstream || cv_port_is_congested(&c->port))
+        return;
+    len = x->unconsumed;
+    x->unconsumed = 0;
+    cv_upstream_consumed(x->upstream, len);
+}
+
+void exchange_on_writable(struct cv_consumer *c)
+{
+    c->client_due_ms =
+        c->state.state == CONSUMER_TUNNEL
+            ? UINT64_MAX
+            : consumer_now_ms(c) + c->worker->relay->config->limits_body_idle_timeout_ms;
+    give_back(c, 0);
+}
+
+static void tunnel_out(struct cv_consumer *c, struct cv_slice data)
+{
+    if (!data.len)
+        return;
+    if (!cv_is_ok(cv_buf_append_slice(cv_port_out(&c->port), data)))
+        exchange_fail(c, CV_NO_RESOURCES, CV_HOP_RELAY, NULL);
+    else
+        cv_port_flush(&c->port);
+}
+
+static void on_up_data(void *arg, struct cv_slice data)
+{
+    struct cv_consumer *c = arg;
+    struct exchange *x = &c->x;
+    if (c->state.state == CONSUMER_TUNNEL) {
+        tunnel_out(c, data);
+        give_back(c, data.len);
+        return;
+    }
+    x->is_response_begun = true;
+    if (x->is_replayable) {
+        x->is_replayable = false;
+        cv_buf_consume(&x->request, x->request_sent);
+        x->request_sent = 0;
+    }
+    set_service_timer(c);
+    if (!x->response || !cv_is_ok(cv_http_parser_feed(x->response, data.data, data.len))) {
+        exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, "bytes behind the answer");
+        return;
+    }
+    parse_response(c);
+    if (c->state.state == CONSUMER_TUNNEL && x->response) {
+        tunnel_out(c, cv_http_parser_take_rest(x->response));
+        cv_http_parser_free(&x->response);
+        consumer_process(c);
+    }
+    if (x->upstream)
+        give_back(c, data.len);
+    consumer_arm(c);
+}
+
+static void on_up_eof(void *arg)
+{
+    struct cv_consumer *c = arg;
+    if (c->state.state == CONSUMER_TUNNEL) {
+        release(c, false);
+        consumer_request_done(c, false);
+        return;
+    }
+    c->x.is_service_reusable = false;
+    if (!c->x.is_response_begun)
+        return; /* its close follows and decides about a second try */
+    cv_http_parser_eof(c->x.response);
+    parse_response(c);
+}
+
+static void on_up_writable(void *arg)
+{
+    send_request(arg);
+}
+
+/* ---- opening ---- */
+
+static struct cv_status new_response(struct exchange *x)
+{
+    cv_http_parser_free(&x->response);
+    x->response = cv_http_parser_new(CV_HTTP_RESPONSES, &cv_http_response_limits);
+    if (!x->response)
+        return cv_status(CV_NO_MEMORY);
+    return cv_http_parser_expect(x->response, x->is_head_request ? CV_HTTP_EXPECT_HEAD
+                                              : x->is_upgrade    ? CV_HTTP_EXPECT_UPGRADE
+                                                                 : CV_HTTP_EXPECT_PLAIN);
+}
+
+static enum cv_hop hop_of(enum cv_status_id id)
+{
+    switch (id) {
+    case CV_SERVICE_REFUSED:
+    case CV_SERVICE_TIMEOUT:
+    case CV_SERVICE_UNREACHABLE:
+    case CV_BAD_RESPONSE:
+    case CV_TRUNCATED:
+        return CV_HOP_SERVICE;
+    case CV_CHANNEL_LIMIT:
+    case CV_LINK_LOST:
+        return CV_HOP_LINK;
+    default:
+        return CV_HOP_RELAY;
+    }
+}
+
+static void open_upstream(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    /* The first try may take any idle stream if the request can be repeated. */
+    uint32_t max_idle_ms =
+        x->tries == 0 ? (x->is_idempotent ? UINT32_MAX : CONSUMER_RETRY_IDLE_MS) : 0;
+    if (x->is_upgrade)
+        max_idle_ms = 0;
+    x->request_sent = 0;
+    struct cv_status status =
+        cv_upstream_open(c->worker, &x->route, max_idle_ms, &up_ops, c, &x->upstream);
+    if (!cv_is_ok(status)) {
+        exchange_fail(c, status.id == CV_LINK_LOST ? CV_AGENT_OFFLINE : status.id,
+                      hop_of(status.id), NULL);
+        return;
+    }
+    if (cv_upstream_is_open(x->upstream))
+        up_ops.on_open(c, cv_upstream_is_reused(x->upstream));
+}
+
+static void on_up_open(void *arg, bool is_reused)
+{
+    struct cv_consumer *c = arg;
+    (void)is_reused;
+    if (c->x.is_continue_due) {
+        c->x.is_continue_due = false;
+        (void)cv_http_write_status_line(cv_port_out(&c->port), 100, cv_slice_str("Continue"));
+        (void)cv_http_write_head_end(cv_port_out(&c->port));
+        cv_port_flush(&c->port);
+    }
+    send_request(c);
+}
+
+/* The tunnel may be reachable over another link by now. */
+static bool reroute(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    struct cv_route route;
+    struct cv_status status = cv_registry_find(
+        c->worker->relay->registry, (struct cv_user_key *)x->identity->user_key,
+        cv_slice_str(x->route.spec->name), c->worker->index, consumer_now_ms(c), &route);
+    if (!cv_is_ok(status))
+        return false;
+    cv_route_done(&x->route);
+    x->route = route;
+    return true;
+}
+
+/* A request of which not a byte of the answer has come is tried once more, when repeating it does
+ * no harm and it is still held whole. */
+static bool try_again(struct cv_consumer *c, bool is_harmless)
+{
+    struct exchange *x = &c->x;
+    if (x->tries > 0 || !is_harmless || x->is_response_begun || !x->is_replayable || !reroute(c))
+        return false;
+    x->tries++;
+    if (!cv_is_ok(new_response(x)))
+        return false;
+    open_upstream(c);
+    return true;
+}
+
+static void on_up_failed(void *arg, struct cv_status why)
+{
+    struct cv_consumer *c = arg;
+    c->x.upstream = NULL;
+    if ((why.id == CV_LINK_LOST || why.id == CV_AGENT_OFFLINE) && try_again(c, true))
+        return;
+    exchange_fail(c, why.id == CV_LINK_LOST ? CV_AGENT_OFFLINE : why.id, hop_of(why.id), NULL);
+}
+
+static void on_up_closed(void *arg, struct cv_status why)
+{
+    struct cv_consumer *c = arg;
+    struct exchange *x = &c->x;
+    x->upstream = NULL;
+    if (c->state.state == CONSUMER_TUNNEL) {
+        release(c, false);
+        consumer_request_done(c, false);
+        return;
+    }
+    if (x->is_response_begun && why.id == CV_EOF) {
+        x->is_service_reusable = false;
+        cv_http_parser_eof(x->response);
+        parse_response(c);
+        return;
+    }
+    if (try_again(c, x->is_idempotent))
+        return;
+    if (x->is_head_out)
+        exchange_fail(c, why.id == CV_EOF ? CV_TRUNCATED : why.id,
+                      why.id == CV_EOF ? CV_HOP_SERVICE : hop_of(why.id), NULL);
+    else if (why.id == CV_EOF)
+        exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, "the service closed without an answer");
+    else
+        exchange_fail(c, why.id, hop_of(why.id), NULL);
+}
+
+static const struct cv_upstream_ops up_ops = {
+    .on_open = on_up_open,
+    .on_failed = on_up_failed,
+    .on_data = on_up_data,
+    .on_eof = on_up_eof,
+    .on_writable = on_up_writable,
+    .on_closed = on_up_closed,
+};
+
+void exchange_begin(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    cv_fsm_set(&c->state, CONSUMER_EXCHANGE);
+    x->request_framing = c->head.framing;
+    x->is_head_request = c->head.is_head;
+    x->is_upgrade = c->head.is_upgrade;
+    x->is_replayable = true;
+    x->is_idempotent =
+        cv_http_is_idempotent(c->head.method) || cv_http_find(&c->head, "Idempotency-Key");
+    x->is_continue_due = c->head.expects_continue && c->head.version_minor == 1;
+    cv_buf_init(&x->request, CONSUMER_BODY_MAX + CONSUMER_REPLAY_MAX + CV_WORKER_READ_BUFFER_BYTES);
+    struct cv_status status = new_response(x);
+    if (cv_is_ok(status))
+        status = head_write_request(c, &x->request);
+    if (!cv_is_ok(status)) {
+        exchange_fail(c, status.id == CV_INVALID ? CV_BAD_REQUEST : status.id, CV_HOP_RELAY,
+                      "the head cannot be forwarded");
+        return;
+    }
+    uint64_t total_ms = x->route.spec->has_timers[2] ? x->route.spec->total_ms
+                                                     : c->worker->relay->config->timers_total_ms;
+    x->total_due_ms = total_ms ? consumer_now_ms(c) + total_ms : UINT64_MAX;
+    set_service_timer(c);
+    open_upstream(c);
+    consumer_arm(c);
+}
+
+void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
+{
+    struct exchange *x = &c->x;
+    if (now_ms >= x->total_due_ms) {
+        exchange_fail(c, CV_TIMEOUT_TOTAL, CV_HOP_RELAY, NULL);
+    } else if (now_ms >= x->service_due_ms) {
+        if (!x->is_request_whole && x->request_sent == cv_buf_len(&x->request)) {
+            set_service_timer(c); /* it is the consumer who is slow: it has a timer of its own */
+        } else if (!x->is_head_out && x->upstream && cv_upstream_is_queued(x->upstream)) {
+            exchange_fail(c, CV_CHANNEL_LIMIT, CV_HOP_LINK, NULL);
+        } else if (x->is_head_out && cv_port_is_congested(&c->port)) {
+            set_service_timer(c); /* the consumer does not read: client_due_ms sees to that */
+        } else {
+            exchange_fail(c, x->is_head_out ? CV_TIMEOUT_IDLE : CV_TIMEOUT_FIRST_BYTE,
+                          CV_HOP_SERVICE, NULL);
+        }
+    }
+}
+
+void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data)
+{
+    struct exchange *x = &c->x;
+    if (!cv_is_ok(cv_buf_append_slice(&x->request, data)))
+        exchange_fail(c, CV_NO_MEMORY, CV_HOP_RELAY, NULL);
+    else
+        send_request(c);
+}
+
+void exchange_tunnel_eof(struct cv_consumer *c)
+{
+    release(c, false);
+    consumer_request_done(c, false);
+}

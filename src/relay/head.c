@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Heads written anew: the request as the service gets it, the answer as the consumer gets it. What
+ * the other side sent is never forwarded as raw bytes.
+ */
+#include "base/digest.h"
+#include "config/relay_config.h"
+#include "proto/http/http_path.h"
+#include "proto/http/http_rewrite.h"
+#include "proto/http/http_writer.h"
+#include "relay/consumer_private.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define TRY CV_RETURN_IF_ERROR
+
+/* ---- CORS (WHATWG Fetch §3.2) ---- */
+
+bool head_origin_is_allowed(const struct cv_consumer *c)
+{
+    const struct cv_slice *origin = cv_http_find(&c->head, "Origin");
+    const struct cv_strings *allowed = &c->worker->relay->config->cors_origins;
+    for (size_t i = 0; origin && i < allowed->count; i++)
+        if (strcmp(allowed->items[i], "*") == 0 || cv_slice_is(*origin, allowed->items[i]))
+            return true;
+    return false;
+}
+
+void head_write_cors(const struct cv_consumer *c, struct cv_buf *out)
+{
+    if (c->worker->relay->config->cors_origins.count == 0)
+        return;
+    (void)cv_http_write_field_str(out, "Vary", "Origin");
+    if (!head_origin_is_allowed(c))
+        return;
+    (void)cv_http_write_field(out, cv_slice_str("Access-Control-Allow-Origin"),
+                              *cv_http_find(&c->head, "Origin"));
+    (void)cv_http_write_field_str(out, "Access-Control-Expose-Headers",
+                                  "X-Request-Id, Retry-After, Location");
+}
+
+/* ---- request ---- */
+
+/* The relay's own token never goes further; forwarding fields are written by the relay alone. */
+static const char *const drop_always[] = {
+    "Culvert-*",   "Forwarded", "X-Forwarded-*",          "X-Real-Ip",     "X-Request-Id",
+    "traceparent", "Origin",    "Sec-WebSocket-Protocol", "Authorization", NULL};
+static const char *const drop_but_authorization[] = {
+    "Culvert-*",   "Forwarded", "X-Forwarded-*",          "X-Real-Ip", "X-Request-Id",
+    "traceparent", "Origin",    "Sec-WebSocket-Protocol", NULL};
+
+/* W3C Trace Context §3.2.2.3: version 00, lower-case hex, neither id all zero. */
+static bool is_traceparent(struct cv_slice v)
+{
+    uint8_t bytes[16];
+    static const uint8_t zero[16];
+    if (v.len != 55 || memcmp(v.data, "00-", 3) != 0 || v.data[35] != '-' || v.data[52] != '-')
+        return false;
+    for (size_t i = 0; i < v.len; i++)
+        if (v.data[i] >= 'A' && v.data[i] <= 'F')
+            return false;
+    uint8_t flags;
+    return cv_hex_decode(cv_slice(v.data + 3, 32), bytes, 16) && memcmp(bytes, zero, 16) != 0 &&
+           cv_hex_decode(cv_slice(v.data + 36, 16), bytes, 8) && memcmp(bytes, zero, 8) != 0 &&
+           cv_hex_decode(cv_slice(v.data + 53, 2), &flags, 1);
+}
+
+static struct cv_status write_trace(struct cv_consumer *c, struct cv_buf *out)
+{
+    const struct cv_slice *given = cv_http_find(&c->head, "traceparent");
+    if (given && cv_http_count(&c->head, "traceparent") == 1 && is_traceparent(*given))
+        return cv_http_write_field(out, cv_slice_str("traceparent"), *given);
+    uint8_t random[24];
+    char hex[49], text[56];
+    cv_random(random, sizeof random);
+    cv_hex_encode(cv_slice(random, sizeof random), hex);
+    (void)snprintf(text, sizeof text, "00-%.32s-%.16s-00", hex, hex + 32);
+    return cv_http_write_field_str(out, "traceparent", text);
+}
+
+static struct cv_slice forwarded_before(const struct cv_consumer *c, const char *name)
+{
+    const struct cv_slice *value = c->is_peer_trusted ? cv_http_find(&c->head, name) : NULL;
+    return value ? *value : cv_slice(NULL, 0);
+}
+
+static struct cv_status write_forwarding(struct cv_consumer *c, struct cv_buf *out)
+{
+    char peer[CV_ADDR_TEXT_LEN], value[2048];
+    struct cv_buf text;
+    struct cv_slice client = cv_slice_str(cv_addr_format_ip(&c->peer, peer));
+    struct cv_slice scheme_before = forwarded_before(c, "X-Forwarded-Proto");
+    bool is_tls = cv_port_is_tls(&c->port) || cv_slice_is_nocase(scheme_before, "https");
+    cv_buf_init(&text, sizeof value);
+    struct cv_status status =
+        cv_http_write_forwarded_for(&text, forwarded_before(c, "X-Forwarded-For"), client);
+    if (cv_is_ok(status))
+        status = cv_http_write_field(out, cv_slice_str("X-Forwarded-For"), cv_buf_slice(&text));
+    cv_buf_consume(&text, cv_buf_len(&text));
+    if (cv_is_ok(status))
+        status = cv_http_write_forwarded(&text, forwarded_before(c, "Forwarded"), client,
+                                         c->head.host, is_tls);
+    if (cv_is_ok(status))
+        status = cv_http_write_field(out, cv_slice_str("Forwarded"), cv_buf_slice(&text));
+    cv_buf_done(&text);
+    TRY(status);
+    if (c->head.host.len) {
+        const struct cv_slice *host = cv_http_find(&c->head, "Host");
+        TRY(cv_http_write_field(out, cv_slice_str("X-Forwarded-Host"),
+                                host ? *host : c->head.host));
+    }
+    return cv_http_write_field_str(out, "X-Forwarded-Proto", is_tls ? "https" : "http");
+}
+
+/* A subprotocol `bearer.<JWT>` was the token, and goes no further. */
+static struct cv_status write_protocols(const struct cv_consumer *c, struct cv_buf *out)
+{
+    struct cv_buf list;
+    cv_buf_init(&list, 16384);
+    struct cv_status status = cv_ok();
+    for (size_t i = 0; i < c->head.field_count && cv_is_ok(status); i++) {
+        if (!cv_slice_is_nocase(c->head.fields[i].name, "Sec-WebSocket-Protocol"))
+            continue;
+        struct cv_slice rest = c->head.fields[i].value, item;
+        while (cv_is_ok(status) && cv_http_list_next(&rest, &item))
+            if (!cv_slice_starts_with(item, "bearer."))
+                status = cv_buf_printf(&list, "%s%.*s", cv_buf_len(&list) ? ", " : "",
+                                       (int)item.len, (const char *)item.data);
+    }
+    if (cv_is_ok(status) && cv_buf_len(&list))
+        status =
+            cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), cv_buf_slice(&list));
+    cv_buf_done(&list);
+    return status;
+}
+
+/* Services such as Ollama refuse foreign origins: they get their own. */
+static struct cv_status write_origin(const struct cv_consumer *c, struct cv_buf *out)
+{
+    const struct cv_slice *origin = cv_http_find(&c->head, "Origin");
+    const struct cv_tunnel_spec *spec = c->x.route.spec;
+    if (!origin)
+        return cv_ok();
+    if (strcmp(spec->preset, "none") == 0)
+        return cv_http_write_field(out, cv_slice_str("Origin"), *origin);
+    char own[CV_TUNNEL_HOST_MAX + 8];
+    (void)snprintf(own, sizeof own, "http://%s", spec->host);
+    return cv_http_write_field_str(out, "Origin", own);
+}
+
+static struct cv_status write_target(struct cv_consumer *c, struct cv_buf *out)
+{
+    struct cv_slice path = c->head.path, name, rest;
+    if (c->x.prefix_name && cv_http_split_tunnel_path(c->head.path, &name, &rest))
+        path = rest;
+    struct cv_buf target;
+    cv_buf_init(&target, 2 * c->head.target.len + 2);
+    struct cv_status status =
+        path.len ? cv_buf_append_slice(&target, path) : cv_buf_append_str(&target, "/");
+    if (cv_is_ok(status) && c->head.has_query)
+        status = cv_buf_append_str(&target, "?");
+    if (cv_is_ok(status) && c->head.has_query)
+        status = cv_buf_append_slice(&target, c->head.query);
+    if (cv_is_ok(status))
+        status = cv_http_write_request_line(out, c->head.method, cv_buf_slice(&target));
+    cv_buf_done(&target);
+    return status;
+}
+
+struct cv_status head_write_request(struct cv_consumer *c, struct cv_buf *out)
+{
+    bool is_passing = c->x.route.spec->passes_authorization ||
+                      cv_http_find(&c->head, "Culvert-Authorization") != NULL || c->owner;
+    TRY(write_target(c, out));
+    TRY(cv_http_write_field_str(out, "Host", c->x.route.spec->host));
+    TRY(cv_http_write_fields(out, &c->head, is_passing ? drop_but_authorization : drop_always));
+    TRY(write_origin(c, out));
+    TRY(write_forwarding(c, out));
+    TRY(write_trace(c, out));
+    TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
+    if (c->x.is_upgrade) {
+        TRY(write_protocols(c, out));
+        TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));
+        TRY(cv_http_write_field_str(out, "Upgrade", "websocket"));
+    }
+    /* A body that is announced with length 0 stays announced: some services want it for POST. */
+    TRY(cv_http_write_framing(out,
+                              c->head.has_content_length ? CV_HTTP_LENGTH : c->x.request_framing,
+                              c->head.content_length));
+    return cv_http_write_head_end(out);
+}
+
+/* ---- answer ---- */
+
+static const char *const drop_response[] = {
+    "Access-Control-*", "Set-Cookie", "Location", "Content-Location", "X-Request-Id", "Date", NULL};
+
+static struct cv_status write_rewritten(struct cv_consumer *c, const struct cv_http_field *field,
+                                        struct cv_slice prefix, struct cv_buf *out)
+{
+    struct cv_buf text;
+    struct cv_slice hosts[] = {cv_slice_str(c->x.route.spec->host), cv_slice_str("localhost")};
+    cv_buf_init(&text, 64 * 1024);
+    struct cv_status status = cv_slice_is_nocase(field->name, "Set-Cookie")
+                                  ? cv_http_rewrite_set_cookie(&text, field->value, prefix)
+                                  : cv_http_rewrite_location(&text, field->value, prefix, hosts, 2);
+    if (cv_is_ok(status))
+        status = cv_http_write_field(out, field->name, cv_buf_slice(&text));
+    else if (status.id == CV_INVALID)
+        status = cv_ok(); /* left out: it could not keep its meaning under a path */
+    cv_buf_done(&text);
+    return status;
+}
+
+static struct cv_status write_pathful(struct cv_consumer *c, const struct cv_http_head *head,
+                                      struct cv_buf *out)
+{
+    char prefix[CV_TUNNEL_NAME_MAX + 8] = "";
+    if (c->x.prefix_name)
+        (void)snprintf(prefix, sizeof prefix, "/t/%s", c->x.prefix_name);
+    for (size_t i = 0; i < head->field_count; i++) {
+        const struct cv_http_field *f = &head->fields[i];
+        if (!cv_slice_is_nocase(f->name, "Set-Cookie") &&
+            !cv_slice_is_nocase(f->name, "Location") &&
+            !cv_slice_is_nocase(f->name, "Content-Location"))
+            continue;
+        if (c->x.prefix_name)
+            TRY(write_rewritten(c, f, cv_slice_str(prefix), out));
+        else
+            TRY(cv_http_write_field(out, f->name, f->value));
+    }
+    return cv_ok();
+}
+
+struct cv_status head_write_interim(const struct cv_http_head *head, struct cv_buf *out)
+{
+    TRY(cv_http_write_status_line(out, head->status, head->reason));
+    TRY(cv_http_write_fields(out, head, drop_response));
+    return cv_http_write_head_end(out);
+}
+
+struct cv_status head_write_response(struct cv_consumer *c, const struct cv_http_head *head,
+                                     struct cv_buf *out)
+{
+    TRY(cv_http_write_status_line(out, head->status, head->reason));
+    TRY(cv_http_write_fields(out, head, drop_response));
+    TRY(write_pathful(c, head, out));
+    const struct cv_slice *date = cv_http_find(head, "Date");
+    char now[CV_HTTP_DATE_LEN + 1];
+    if (date)
+        TRY(cv_http_write_field(out, cv_slice_str("Date"), *date));
+    else if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), now))
+        TRY(cv_http_write_field_str(out, "Date", now));
+    head_write_cors(c, out);
+    TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
+    if (head->status == 101) {
+        TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));
+        TRY(cv_http_write_field_str(out, "Upgrade", "websocket"));
+    } else if (c->is_last) {
+        TRY(cv_http_write_field_str(out, "Connection", "close"));
+    } else if (c->head.version_minor == 0) {
+        TRY(cv_http_write_field_str(out, "Connection", "keep-alive"));
+    }
+    /* An answer to HEAD and a 304 may say how long the body would be. */
+    if (c->x.response_framing == CV_HTTP_NO_BODY && head->has_content_length)
+        TRY(cv_http_write_framing(out, CV_HTTP_LENGTH, head->content_length));
+    else
+        TRY(cv_http_write_framing(out, c->x.response_framing, head->content_length));
+    return cv_http_write_head_end(out);
+}

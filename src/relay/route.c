@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a request is for and who asks: route → token → tunnel → rules. Then the connection moves to
+ * the tunnel's worker, or the exchange begins here.
+ */
+#include "auth/auth.h"
+#include "base/digest.h"
+#include "config/relay_config.h"
+#include "net/conn.h"
+#include "proto/http/http_path.h"
+#include "proto/http/http_rewrite.h"
+#include "proto/http/http_writer.h"
+#include "proto/ws/ws_handshake.h"
+#include "relay/consumer_private.h"
+#include "relay/keys.h"
+#include "relay/session.h"
+#include "telemetry/log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { KEYS_WAIT_MS = 5000 };
+
+static bool is_get(const struct cv_consumer *c)
+{
+    return cv_slice_is(c->head.method, "GET") || c->head.is_head;
+}
+
+void route_make_id(struct cv_consumer *c)
+{
+    (void)snprintf(c->x.id, sizeof c->x.id, "%s-%x-%" PRIx64, c->worker->relay->instance,
+                   c->worker->index, ++c->worker->next_request);
+}
+
+/* ---- the relay's own pages ---- */
+
+static bool serve_health(struct cv_consumer *c)
+{
+    struct cv_relay *relay = c->worker->relay;
+    bool is_live = cv_slice_is(c->head.path, "/livez");
+    bool is_ready = cv_slice_is(c->head.path, "/readyz");
+    bool is_health =
+        cv_slice_is(c->head.path, "/health") || cv_slice_is(c->head.path, "/api/tunnel/health");
+    if (!is_live && !is_ready && !is_health)
+        return false;
+    if (!is_get(c)) {
+        problem_answer(c, CV_METHOD_NOT_ALLOWED, CV_HOP_RELAY, NULL,
+                       c->head.framing == CV_HTTP_NO_BODY);
+        return true;
+    }
+    bool is_draining = atomic_load_explicit(&relay->is_draining, memory_order_relaxed);
+    bool has_keys = cv_keysource_state(relay->keys, consumer_now_ms(c)) != CV_KEYSOURCE_EMPTY;
+    bool is_good = is_live || (!is_draining && has_keys);
+    char body[256];
+    if (is_health)
+        (void)snprintf(body, sizeof body,
+                       "{\"status\":\"%s\",\"version\":\"%s\",\"instance\":\"%s\",\"keys\":\"%s\","
+                       "\"tunnels\":%zu}\n",
+                       is_draining ? "draining"
+                       : has_keys  ? "ok"
+                                   : "no keys",
+                       CV_VERSION, relay->instance,
+                       cv_keysource_state_name(cv_keysource_state(relay->keys, consumer_now_ms(c))),
+                       cv_registry_tunnels(relay->registry));
+    else
+        (void)snprintf(body, sizeof body, "%s\n", is_good ? "ok" : "not ready");
+    problem_simple(c, is_good ? 200 : 503, is_health ? "application/json" : "text/plain", body,
+                   "Cache-Control: no-store\r\n");
+    return true;
+}
+
+/* ---- token ---- */
+
+/* A browser's WebSocket carries the token as subprotocol `bearer.<JWT>`. */
+static struct cv_slice protocol_token(const struct cv_consumer *c)
+{
+    for (size_t i = 0; c->head.is_upgrade && i < c->head.field_count; i++) {
+        if (!cv_slice_is_nocase(c->head.fields[i].name, "Sec-WebSocket-Protocol"))
+            continue;
+        struct cv_slice rest = c->head.fields[i].value, item;
+        while (cv_http_list_next(&rest, &item))
+            if (cv_slice_starts_with(item, "bearer."))
+                return cv_slice(item.data + 7, item.len - 7);
+    }
+    return cv_slice(NULL, 0);
+}
+
+/* CV_AUTH_MISSING, CV_AUTH_MALFORMED. */
+static struct cv_status find_token(const struct cv_consumer *c, struct cv_slice *token)
+{
+    const char *name =
+        cv_http_find(&c->head, "Culvert-Authorization") ? "Culvert-Authorization" : "Authorization";
+    const struct cv_slice *value = cv_http_find(&c->head, name);
+    if (cv_http_count(&c->head, name) > 1)
+        return cv_status(CV_AUTH_MALFORMED);
+    if (value)
+        return cv_auth_bearer(*value, token);
+    *token = protocol_token(c);
+    return cv_status(token->len ? CV_OK : CV_AUTH_MISSING);
+}
+
+static void log_auth(const struct cv_consumer *c, struct cv_status status, const char *detail)
+{
+    struct cv_log *log = c->worker->relay->log;
+    char peer[CV_ADDR_TEXT_LEN];
+    cv_addr_format_ip(&c->peer, peer);
+    if (cv_is_ok(status))
+        cv_log(log, CV_LOG_DEBUG, "auth", "auth_ok", "token accepted",
+               CV_F_STR("userId", c->x.identity->subject), CV_F_STR("client", peer),
+               CV_F_STR("correlationId", c->x.id));
+    else
+        cv_log_limited(log, CV_LOG_WARN, "auth", "auth_failed", cv_status_text(status.id),
+                       CV_F_STR("reason", cv_auth_result_name(status.id)),
+                       CV_F_STR("detail", detail), CV_F_STR("client", peer),
+                       CV_F_STR("correlationId", c->x.id), CV_F_STATUS(status));
+}
+
+/* True: the identity is known. False: the request was answered, or waits for keys. */
+static bool authenticate(struct cv_consumer *c)
+{
+    struct cv_relay *relay = c->worker->relay;
+    struct cv_slice token;
+    struct cv_error error = {0};
+    if (c->owner) {
+        c->x.identity = cv_identity_ref(c->owner);
+        return true;
+    }
+    struct cv_status status = find_token(c, &token);
+    if (cv_is_ok(status))
+        status = cv_auth_check(relay->auth_policy, relay->keys, c->worker->tokens, token,
+                               (int64_t)cv_worker_wall_seconds(c->worker->worker),
+                               consumer_now_ms(c), &c->x.identity, &error);
+    if (status.id == CV_AUTH_UNKNOWN_KEY && c->keys_due_ms == 0) {
+        enum cv_keysource_advice advice = cv_keysource_unknown_key(relay->keys, consumer_now_ms(c));
+        if (advice != CV_KEYSOURCE_REFUSE) {
+            c->keys_attempts = cv_keysource_attempts(relay->keys);
+            c->keys_due_ms = consumer_now_ms(c) + KEYS_WAIT_MS;
+            if (advice == CV_KEYSOURCE_FETCH)
+                cv_relay_fetch_keys(c->worker);
+            cv_fsm_set(&c->state, CONSUMER_WAITING);
+            consumer_arm(c);
+            return false;
+        }
+    }
+    log_auth(c, status, error.detail);
+    if (cv_is_ok(status))
+        return true;
+    problem_answer(c, status.id, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
+    return false;
+}
+
+/* ---- links ---- */
+
+static struct cv_slice field(const struct cv_consumer *c, const char *name)
+{
+    const struct cv_slice *value = cv_http_find(&c->head, name);
+    return value ? *value : cv_slice(NULL, 0);
+}
+
+static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_error *error)
+{
+    struct cv_ws_request request = {
+        .method = c->head.method,
+        .http_major = 1,
+        .http_minor = (unsigned)c->head.version_minor,
+        .upgrade = field(c, "Upgrade"),
+        .connection = field(c, "Connection"),
+        .key = field(c, "Sec-WebSocket-Key"),
+        .version = field(c, "Sec-WebSocket-Version"),
+    };
+    if (cv_slice_is(c->head.method, "GET") && !request.upgrade.len)
+        return cv_fail(error, CV_WS_VERSION, "this is the address of WebSocket upgrades");
+    if (cv_http_count(&c->head, "Sec-WebSocket-Key") > 1)
+        return cv_fail(error, CV_WS_UPGRADE, "more than one Sec-WebSocket-Key");
+    return cv_ws_check_request(&request, error);
+}
+
+static void write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16])
+{
+    struct cv_buf *out = cv_port_out(&c->port);
+    char accept[CV_WS_ACCEPT_SIZE], id[33];
+    cv_ws_accept_key(field(c, "Sec-WebSocket-Key"), accept);
+    cv_hex_encode(cv_slice(link_id, 16), id);
+    (void)cv_http_write_status_line(out, 101, cv_slice_str("Switching Protocols"));
+    (void)cv_http_write_field_str(out, "Connection", "Upgrade");
+    (void)cv_http_write_field_str(out, "Upgrade", "websocket");
+    (void)cv_http_write_field_str(out, "Sec-WebSocket-Accept", accept);
+    (void)cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), protocol);
+    if (cv_slice_is(protocol, "culvert.v1"))
+        (void)cv_http_write_field_str(out, "Culvert-Link", id);
+    (void)cv_http_write_field_str(out, "X-Request-Id", c->x.id);
+    (void)cv_http_write_head_end(out);
+    cv_port_flush(&c->port);
+}
+
+static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
+{
+    uint8_t link_id[16], agent_id[CV_AGENT_ID_LEN];
+    struct cv_slice agent = field(c, "Culvert-Agent");
+    bool has_agent = agent.len != 0;
+    if (has_agent && !cv_hex_decode(agent, agent_id, sizeof agent_id)) {
+        problem_answer(c, CV_WS_UPGRADE, CV_HOP_CONSUMER, "Culvert-Agent is not 32 hex digits",
+                       false);
+        return;
+    }
+    cv_random(link_id, sizeof link_id);
+    write_101(c, protocol, link_id);
+    struct cv_slice early = cv_http_parser_take_rest(c->parser);
+    struct cv_conn *conn = cv_port_take_conn(&c->port);
+    struct cv_status status =
+        cv_session_accept(c->worker, conn, c->x.identity, has_agent ? agent_id : NULL, link_id,
+                          cv_slice_is(protocol, "culvert.v1"), early);
+    if (!cv_is_ok(status)) {
+        cv_log_limited(c->worker->relay->log, CV_LOG_ERROR, "http", "link_failed",
+                       "a link could not be made", CV_F_STATUS(status));
+        cv_conn_close(conn, status);
+    }
+    consumer_gone(c);
+}
+
+static void serve_upgrade(struct cv_consumer *c)
+{
+    static const char *const supported[] = {"culvert.v1", "ssh"};
+    struct cv_error error = {0};
+    struct cv_slice protocol;
+    struct cv_status status = check_upgrade(c, &error);
+    if (cv_is_ok(status) && field(c, "Origin").len && !head_origin_is_allowed(c))
+        status = cv_status(CV_ORIGIN);
+    if (!cv_is_ok(status)) {
+        problem_answer(c, status.id, CV_HOP_CONSUMER, error.detail, false);
+        return;
+    }
+    if (!cv_port_is_socket(&c->port)) {
+        problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, false);
+        return;
+    }
+    if (!authenticate(c))
+        return;
+    status = cv_ws_choose_protocol(field(c, "Sec-WebSocket-Protocol"), supported, 2, &protocol);
+    if (!cv_is_ok(status) || !protocol.len) {
+        problem_answer(c, CV_WS_UPGRADE, CV_HOP_CONSUMER,
+                       "the subprotocol must be culvert.v1 or ssh", false);
+        return;
+    }
+    if (field(c, "Culvert-Resume").len) {
+        problem_simple(c, 410, "text/plain", "this link is not known any more\n", NULL);
+        return;
+    }
+    if (atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed)) {
+        problem_answer(c, CV_SHUTTING_DOWN, CV_HOP_RELAY, NULL, false);
+        return;
+    }
+    accept_link(c, protocol);
+}
+
+/* ---- tunnels ---- */
+
+/* <tunnel>.<public_host>; the name points into the head. */
+static bool host_names_tunnel(const struct cv_consumer *c, struct cv_slice *name)
+{
+    const char *public_host = c->worker->relay->config->public_host;
+    size_t len = public_host ? strlen(public_host) : 0;
+    struct cv_slice host = c->head.host;
+    if (!len || host.len <= len + 1 || host.data[host.len - len - 1] != '.')
+        return false;
+    if (!cv_slice_is_nocase(cv_slice(host.data + host.len - len, len), public_host))
+        return false;
+    *name = cv_slice(host.data, host.len - len - 1);
+    return true;
+}
+
+/* Which tunnel, if any; and whether its name is in the path. */
+static bool find_tunnel(struct cv_consumer *c, struct cv_slice *name, bool *is_path_form)
+{
+    struct cv_slice rest;
+    *is_path_form = false;
+    if (c->owner) {
+        *name = cv_slice_str(c->tunnel);
+        return true;
+    }
+    if (host_names_tunnel(c, name))
+        return true;
+    *is_path_form = true;
+    return cv_http_split_tunnel_path(c->head.path, name, &rest);
+}
+
+/* CORS preflight (WHATWG Fetch §3.2.2): before the token, alike for every name. */
+static bool serve_preflight(struct cv_consumer *c)
+{
+    if (!cv_slice_is(c->head.method, "OPTIONS") || !field(c, "Origin").len ||
+        !field(c, "Access-Control-Request-Method").len ||
+        c->worker->relay->config->cors_origins.count == 0)
+        return false;
+    if (!head_origin_is_allowed(c)) {
+        problem_answer(c, CV_ORIGIN, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
+        return true;
+    }
+    struct cv_buf extra;
+    cv_buf_init(&extra, 20000);
+    struct cv_slice headers = field(c, "Access-Control-Request-Headers");
+    (void)cv_http_write_field_str(&extra, "Access-Control-Allow-Methods",
+                                  "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    if (headers.len)
+        (void)cv_http_write_field(&extra, cv_slice_str("Access-Control-Allow-Headers"), headers);
+    (void)cv_http_write_field_str(&extra, "Access-Control-Max-Age", "600");
+    (void)cv_buf_append_byte(&extra, 0);
+    problem_simple(c, 204, NULL, NULL, (const char *)cv_buf_head(&extra));
+    cv_buf_done(&extra);
+    return true;
+}
+
+/* "/t/home" is a folder: pages in it need the slash for their relative links. */
+static bool serve_slash(struct cv_consumer *c)
+{
+    struct cv_slice name, rest;
+    if (!c->x.prefix_name || !is_get(c) || !cv_http_split_tunnel_path(c->head.path, &name, &rest) ||
+        rest.len)
+        return false;
+    char line[CV_TUNNEL_NAME_MAX + 32];
+    (void)snprintf(line, sizeof line, "Location: /t/%s/\r\n", c->x.prefix_name);
+    problem_simple(c, 308, NULL, NULL, line);
+    return true;
+}
+
+static bool check_rules(struct cv_consumer *c)
+{
+    struct cv_slice path = c->head.path, name, rest;
+    if (c->x.prefix_name && cv_http_split_tunnel_path(c->head.path, &name, &rest))
+        path = rest.len ? rest : cv_slice_str("/");
+    if (c->x.route.spec->kind != CV_TUNNEL_HTTP) {
+        problem_answer(c, CV_NO_TUNNEL, CV_HOP_RELAY, "this tunnel carries TCP, not HTTP", false);
+        return false;
+    }
+    if (!cv_tunnel_spec_allows(c->x.route.spec, c->head.method, path)) {
+        problem_answer(c, CV_NOT_ALLOWED, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
+        return false;
+    }
+    return true;
+}
+
+static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_path_form)
+{
+    bool has_body = c->head.framing != CV_HTTP_NO_BODY;
+    if (serve_preflight(c) || !authenticate(c))
+        return;
+    if (!cv_identity_may_use_tunnel(c->x.identity, name)) {
+        problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "the token is not valid for this tunnel",
+                       !has_body);
+        return;
+    }
+    struct cv_status status = cv_registry_find(
+        c->worker->relay->registry, (const struct cv_user_key *)c->x.identity->user_key, name,
+        c->worker->index, consumer_now_ms(c), &c->x.route);
+    if (!cv_is_ok(status)) {
+        problem_answer(c, status.id, CV_HOP_RELAY, NULL, !has_body);
+        return;
+    }
+    c->x.prefix_name = is_path_form ? c->x.route.spec->name : NULL;
+    if (serve_slash(c) || !check_rules(c))
+        return;
+    if (cv_session_worker_index(c->x.route.session) != c->worker->index &&
+        consumer_move(c, cv_session_worker_index(c->x.route.session)))
+        return;
+    exchange_begin(c);
+}
+
+/* ---- all ---- */
+
+void route_request(struct cv_consumer *c)
+{
+    route_make_id(c);
+    c->x.started_ms = consumer_now_ms(c);
+    c->keys_due_ms = 0;
+    route_go_on(c);
+}
+
+void route_go_on(struct cv_consumer *c)
+{
+    struct cv_relay *relay = c->worker->relay;
+    struct cv_slice name;
+    bool is_path_form;
+    if (c->state.state == CONSUMER_MOVING) {
+        exchange_begin(c);
+        return;
+    }
+    if (c->head.is_connect) {
+        problem_answer(c, CV_METHOD_NOT_ALLOWED, CV_HOP_RELAY, NULL, false);
+        return;
+    }
+    bool is_tunnel = find_tunnel(c, &name, &is_path_form);
+    if (!is_tunnel && serve_health(c))
+        return;
+    /* Without TLS only a load balancer that ended it may speak to us. */
+    if (!relay->tls && !relay->is_dev && !c->is_peer_trusted && !c->owner) {
+        problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "TLS is needed here", false);
+        return;
+    }
+    if (is_tunnel)
+        serve_tunnel(c, name, is_path_form);
+    else if (cv_slice_is(c->head.path, relay->config->ws_path))
+        serve_upgrade(c);
+    else
+        problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
+}

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A link's life on the relay.
+ *
+ * Happy path: cv_session_accept → on_link_up → on_link_request (describe, publish) → streams
+ * through the pool → on_link_closed: withdraw, end the pool, give up the references. Ways it fails:
+ * the token expires (on_expiry); another agent takes a name (on_displaced); too many links; the
+ *   carrier ends for any reason of transport/link.
+ */
+#include "relay/session.h"
+
+#include "config/relay_config.h"
+#include "net/conn.h"
+#include "proto/ssh/ssh.h"
+#include "relay/bridge.h"
+#include "relay/session_private.h"
+#include "telemetry/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+/* ---- references ---- */
+
+struct cv_session *cv_session_ref(struct cv_session *session)
+{
+    (void)atomic_fetch_add_explicit(&session->refs, 1, memory_order_relaxed);
+    return session;
+}
+
+void cv_session_unref(struct cv_session **session)
+{
+    struct cv_session *s = *session;
+    *session = NULL;
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (size_t i = 0; i < s->tunnel_count; i++)
+        cv_tunnel_spec_unref(&s->tunnels[i].spec);
+    cv_identity_unref(&s->identity);
+    free(s);
+}
+
+unsigned cv_session_worker_index(const struct cv_session *session)
+{
+    return session->worker_index;
+}
+
+const uint8_t *cv_session_agent_id(const struct cv_session *session)
+{
+    return session->agent_id;
+}
+
+unsigned cv_session_load(const struct cv_session *session)
+{
+    return atomic_load_explicit(&session->load, memory_order_relaxed);
+}
+
+bool cv_session_is_alive(const struct cv_session *session)
+{
+    return session->link != NULL;
+}
+
+void cv_session_close(struct cv_session *session, struct cv_status why, const char *message)
+{
+    if (session->link)
+        cv_link_close(session->link, why, message);
+}
+
+/* ---- what is published ---- */
+
+static const struct cv_user_key *user_key(const struct cv_session *session)
+{
+    return (const struct cv_user_key *)session->identity->user_key;
+}
+
+static void notice(struct cv_session *session, const char *code, const char *tunnel,
+                   const char *message)
+{
+    struct cv_link_control control = {.type = CV_LINK_NOTICE};
+    (void)cv_slice_to_str(cv_slice_str(code), control.code, sizeof control.code);
+    (void)cv_slice_to_str(cv_slice_str(tunnel), control.tunnel, sizeof control.tunnel);
+    (void)snprintf(control.message, sizeof control.message, "%s", message);
+    if (session->link)
+        (void)cv_link_control_send(session->link, &control);
+}
+
+static bool refuse(struct cv_session *session, struct cv_slice name, const char *why)
+{
+    char tunnel[CV_TUNNEL_NAME_MAX + 1] = "";
+    (void)cv_slice_to_str(name, tunnel, sizeof tunnel);
+    cv_log_limited(session->worker->relay->log, CV_LOG_WARN, "session", "publish_refused", why,
+                   CV_F_SLICE("tunnel", name), CV_F_STR("userId", session->user_id));
+    notice(session, "refused", tunnel, why);
+    return false;
+}
+
+static struct session_tunnel *find_tunnel(struct cv_session *session, struct cv_slice name)
+{
+    for (size_t i = 0; i < session->tunnel_count; i++)
+        if (cv_slice_is(name, session->tunnels[i].spec->name))
+            return &session->tunnels[i];
+    return NULL;
+}
+
+static void remove_tunnel(struct cv_session *session, struct session_tunnel *tunnel)
+{
+    cv_tunnel_spec_unref(&tunnel->spec);
+    *tunnel = session->tunnels[--session->tunnel_count];
+}
+
+/* Takes the reference. NULL when there are too many. */
+static struct session_tunnel *put_tunnel(struct cv_session *session, struct cv_tunnel_spec *spec)
+{
+    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(spec->name));
+    if (!tunnel) {
+        if (session->tunnel_count == SESSION_TUNNELS_MAX) {
+            cv_tunnel_spec_unref(&spec);
+            return NULL;
+        }
+        tunnel = &session->tunnels[session->tunnel_count++];
+        *tunnel = (struct session_tunnel){0};
+    }
+    cv_tunnel_spec_unref(&tunnel->spec);
+    tunnel->spec = spec;
+    return tunnel;
+}
+
+/* Tells a session on whatever worker that it has lost a name. */
+struct displaced_mail {
+    struct cv_mail mail;
+    struct cv_session *session;
+    char name[CV_TUNNEL_NAME_MAX + 1];
+};
+
+static void on_displaced(void *arg)
+{
+    struct displaced_mail *mail = arg;
+    struct cv_session *session = mail->session;
+    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(mail->name));
+    if (session->link && tunnel && tunnel->is_published) {
+        cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "tunnel_replaced",
+               "another agent has taken over the tunnel", CV_F_STR("tunnel", mail->name),
+               CV_F_STR("userId", session->user_id));
+        notice(session, "replaced", mail->name, cv_status_text(CV_REPLACED));
+        remove_tunnel(session, tunnel);
+        cv_pool_end_tunnel(&session->pool, mail->name, cv_status(CV_REPLACED));
+    }
+    cv_session_unref(&session);
+    free(mail);
+}
+
+static void tell_displaced(struct cv_session *session, const char *name)
+{
+    struct displaced_mail *mail = calloc(1, sizeof *mail);
+    if (mail) {
+        mail->session = session;
+        (void)cv_slice_to_str(cv_slice_str(name), mail->name, sizeof mail->name);
+        cv_mail_init(&mail->mail, on_displaced, mail);
+        if (cv_worker_post(session->worker->worker, &mail->mail))
+            return;
+        free(mail);
+    }
+    cv_session_unref(&session);
+}
+
+static bool publishes_anything(const struct cv_session *session)
+{
+    for (size_t i = 0; i < session->tunnel_count; i++)
+        if (session->tunnels[i].is_published)
+            return true;
+    return false;
+}
+
+static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
+{
+    struct cv_relay *relay = session->worker->relay;
+    struct cv_session *displaced[16];
+    size_t count = 0;
+    struct cv_status status =
+        cv_registry_publish(relay->registry, user_key(session), session, tunnel->spec, tunnel->port,
+                            displaced, sizeof displaced / sizeof displaced[0], &count);
+    for (size_t i = 0; i < count; i++)
+        tell_displaced(displaced[i], tunnel->spec->name);
+    if (!cv_is_ok(status))
+        return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
+    tunnel->is_published = true;
+    cv_log(relay->log, CV_LOG_INFO, "session", "tunnel_published", "tunnel published",
+           CV_F_STR("tunnel", tunnel->spec->name), CV_F_UINT("port", tunnel->port),
+           CV_F_STR("userId", session->user_id));
+    return true;
+}
+
+static bool describe(struct cv_session *session, struct cv_slice json)
+{
+    struct cv_tunnel_spec *spec;
+    struct cv_error error = {0};
+    struct cv_status status = cv_tunnel_spec_parse(json, &spec, &error);
+    if (!cv_is_ok(status))
+        return refuse(session, cv_slice(NULL, 0), error.detail);
+    if (!cv_identity_may_use_tunnel(session->identity, cv_slice_str(spec->name))) {
+        bool is_known =
+            refuse(session, cv_slice_str(spec->name), "the token is not valid for this tunnel");
+        cv_tunnel_spec_unref(&spec);
+        return is_known;
+    }
+    struct session_tunnel *tunnel = put_tunnel(session, spec);
+    if (!tunnel)
+        return refuse(session, cv_slice(NULL, 0), "too many tunnels on this link");
+    tunnel->is_described = true;
+    return tunnel->is_published ? announce(session, tunnel) : true;
+}
+
+static bool publish(struct cv_session *session, struct cv_slice name, uint32_t port)
+{
+    struct cv_relay *relay = session->worker->relay;
+    if (!cv_tunnel_name_is_valid(name))
+        return refuse(session, name, "a tunnel's name is a-z, 0-9 and inner -, 1 to 63 characters");
+    if (port == 0 || port > 65535)
+        return refuse(session, name, "port 0 cannot be published");
+    if (!cv_identity_may_use_tunnel(session->identity, name))
+        return refuse(session, name, "the token is not valid for this tunnel");
+    if (!publishes_anything(session) &&
+        cv_registry_user_sessions(relay->registry, user_key(session)) >=
+            relay->config->limits_max_links_per_user)
+        return refuse(session, name, "too many links of this user");
+    struct session_tunnel *tunnel = find_tunnel(session, name);
+    enum cv_tunnel_kind kind = port == 80 ? CV_TUNNEL_HTTP : CV_TUNNEL_TCP;
+    if (!tunnel || !tunnel->is_described) {
+        struct cv_tunnel_spec *spec;
+        if (!cv_is_ok(cv_tunnel_spec_default(name, kind, &spec)))
+            return false;
+        tunnel = put_tunnel(session, spec);
+        if (!tunnel)
+            return refuse(session, name, "too many tunnels on this link");
+    } else if (tunnel->spec->kind != kind) {
+        return refuse(session, name, "HTTP tunnels are published on port 80, TCP on another");
+    }
+    tunnel->port = port;
+    return announce(session, tunnel);
+}
+
+static bool withdraw(struct cv_session *session, struct cv_slice name)
+{
+    struct session_tunnel *tunnel = find_tunnel(session, name);
+    if (!tunnel || !tunnel->is_published)
+        return false;
+    char text[CV_TUNNEL_NAME_MAX + 1];
+    (void)cv_slice_to_str(name, text, sizeof text);
+    cv_registry_withdraw(session->worker->relay->registry, user_key(session), session, name,
+                         cv_worker_now_ms(session->worker->worker));
+    remove_tunnel(session, tunnel);
+    cv_pool_end_tunnel(&session->pool, text, cv_status(CV_AGENT_OFFLINE));
+    cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "tunnel_withdrawn",
+           "tunnel withdrawn", CV_F_STR("tunnel", text), CV_F_STR("userId", session->user_id));
+    return true;
+}
+
+/* ---- link events ---- */
+
+static void on_link_up(void *arg)
+{
+    struct cv_session *session = arg;
+    cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "link_up", "link established",
+           CV_F_STR("userId", session->user_id),
+           CV_F_UINT("setupMs", cv_worker_now_ms(session->worker->worker) - session->since_ms));
+}
+
+static bool on_link_request(void *arg, struct cv_slice name, struct cv_slice host, uint32_t port,
+                            struct cv_slice payload)
+{
+    struct cv_session *session = arg;
+    if (cv_slice_is(name, "tunnel@culvert"))
+        return describe(session, payload);
+    if (cv_slice_is(name, "tcpip-forward"))
+        return publish(session, host, port);
+    if (cv_slice_is(name, "cancel-tcpip-forward"))
+        return withdraw(session, host);
+    return false;
+}
+
+static void on_link_stream(void *arg, struct cv_stream *stream, enum cv_stream_kind kind,
+                           struct cv_slice host, uint32_t port)
+{
+    struct cv_session *session = arg;
+    if (kind != CV_STREAM_DIRECT) {
+        cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "not here");
+        return;
+    }
+    cv_bridge_direct(session, stream, host, port);
+}
+
+static void on_link_control(void *arg, const struct cv_link_control *control)
+{
+    struct cv_session *session = arg;
+    cv_log_limited(session->worker->relay->log, CV_LOG_INFO, "session", "link_control",
+                   "the agent says", CV_F_UINT("type", control->type),
+                   CV_F_STR("code", control->code), CV_F_STR("text", control->message),
+                   CV_F_STR("userId", session->user_id));
+}
+
+static void on_link_capacity(void *arg)
+{
+    struct cv_session *session = arg;
+    cv_pool_on_capacity(&session->pool);
+}
+
+static void on_link_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_session *session = arg;
+    struct cv_relay_worker *worker = session->worker;
+    struct cv_relay *relay = worker->relay;
+    uint64_t now_ms = cv_worker_now_ms(worker->worker);
+    cv_log(relay->log, CV_LOG_INFO, "session", "link_down", "link ended",
+           CV_F_STR("userId", session->user_id), CV_F_STR("reason", cv_status_name(why.id)),
+           CV_F_STR("detail", error ? error->detail : ""),
+           CV_F_UINT("bytesIn", cv_link_bytes_in(session->link)),
+           CV_F_UINT("bytesOut", cv_link_bytes_out(session->link)),
+           CV_F_UINT("durationMs", now_ms - session->since_ms));
+    session->link = NULL;
+    cv_worker_timer_stop(worker->worker, &session->expiry);
+    cv_registry_withdraw(relay->registry, user_key(session), session, cv_slice(NULL, 0), now_ms);
+    cv_pool_end(&session->pool);
+    DL_DELETE(worker->sessions, session);
+    worker->session_count--;
+    cv_session_unref(&session);
+}
+
+static const struct cv_link_ops link_ops = {
+    .on_up = on_link_up,
+    .on_request = on_link_request,
+    .on_stream = on_link_stream,
+    .on_control = on_link_control,
+    .on_capacity = on_link_capacity,
+    .on_closed = on_link_closed,
+};
+
+/* ---- life ---- */
+
+static void on_expiry(void *arg)
+{
+    struct cv_session *session = arg;
+    cv_session_close(session, cv_status(CV_AUTH_EXPIRED), "the token has expired");
+}
+
+static void arm_expiry(struct cv_session *session)
+{
+    int64_t left_s =
+        session->identity->valid_until_s - (int64_t)cv_worker_wall_seconds(session->worker->worker);
+    uint64_t left_ms = left_s > 0 ? (uint64_t)left_s * 1000 : 1;
+    (void)cv_worker_timer_start(session->worker->worker, &session->expiry, left_ms);
+}
+
+struct cv_link_options cv_session_link_options(const struct cv_relay *relay, bool is_culvert)
+{
+    const struct cv_relay_config *c = relay->config;
+    return (struct cv_link_options){
+        .role = CV_LINK_RELAY,
+        .is_culvert = is_culvert,
+        .host_key = relay->host_key,
+        .ciphers = relay->ciphers,
+        .max_channels = c->ssh_max_channels,
+        .window_bytes = (uint32_t)c->ssh_window_bytes,
+        .has_compression = c->ssh_compression,
+        .rekey_bytes = c->ssh_rekey_bytes,
+        .rekey_ms = (uint32_t)c->ssh_rekey_interval_ms,
+        .handshake_ms = (uint32_t)c->ssh_handshake_timeout_ms,
+        .keepalive_ms =
+            c->ssh_keepalive_interval_ms ? (uint32_t)c->ssh_keepalive_interval_ms : UINT32_MAX,
+        .ping_interval_ms = (uint32_t)c->ws_ping_interval_ms,
+        .pong_timeout_ms = (uint32_t)c->ws_pong_timeout_ms,
+        .replay_bytes = (size_t)c->link_replay_bytes,
+        .max_frame_bytes = c->ws_max_frame_bytes,
+    };
+}
+
+struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_conn *conn,
+                                   struct cv_identity *identity, const uint8_t *agent_id,
+                                   const uint8_t link_id[16], bool is_culvert,
+                                   struct cv_slice early)
+{
+    struct cv_session *session = calloc(1, sizeof *session);
+    if (!session)
+        return cv_status(CV_NO_MEMORY);
+    atomic_init(&session->refs, 1);
+    session->worker = worker;
+    session->worker_index = worker->index;
+    session->identity = cv_identity_ref(identity);
+    session->since_ms = cv_worker_now_ms(worker->worker);
+    memcpy(session->link_id, link_id, sizeof session->link_id);
+    /* Without an agent id a link is an agent of its own. */
+    memcpy(session->agent_id, agent_id ? agent_id : link_id, sizeof session->agent_id);
+    (void)snprintf(session->user_id, sizeof session->user_id, "%s", identity->subject);
+    cv_pool_init(&session->pool, session);
+    cv_timer_init(&session->expiry, on_expiry, session);
+    struct cv_link_options options = cv_session_link_options(worker->relay, is_culvert);
+    struct cv_status status = cv_link_new(worker->worker, conn, &options, early, &link_ops, session,
+                                          worker->relay->log, &session->link);
+    if (!cv_is_ok(status)) {
+        cv_session_unref(&session);
+        return status;
+    }
+    DL_APPEND(worker->sessions, session);
+    worker->session_count++;
+    arm_expiry(session);
+    return cv_ok();
+}
