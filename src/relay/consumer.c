@@ -7,6 +7,7 @@
  * malformed (take_fault); it is too slow (on_timer); the consumer goes away (on_eof, on_closed: the
  * upstream's stream is closed at once); the relay stops (drain, close).
  */
+#include "auth/keysource.h"
 #include "config/relay_config.h"
 #include "net/conn.h"
 #include "net/tls.h"
@@ -121,14 +122,14 @@ static void list(struct cv_consumer *c, struct cv_relay_worker *worker)
     c->worker = worker;
     c->is_listed = true;
     DL_APPEND(worker->consumers, c);
-    worker->consumer_count++;
+    (void)atomic_fetch_add_explicit(&worker->consumer_count, 1, memory_order_relaxed);
 }
 
 static void unlist(struct cv_consumer *c)
 {
     c->is_listed = false;
     DL_DELETE(c->worker->consumers, c);
-    c->worker->consumer_count--;
+    (void)atomic_fetch_sub_explicit(&c->worker->consumer_count, 1, memory_order_relaxed);
 }
 
 static void consumer_free(struct cv_consumer *c)

@@ -28,6 +28,9 @@ static void release(struct cv_consumer *c, bool is_reusable)
         x->upstream = NULL;
         cv_upstream_close(upstream, is_reusable);
     }
+    if (x->is_counted)
+        (void)atomic_fetch_sub_explicit(&c->worker->busy, 1, memory_order_relaxed);
+    x->is_counted = false;
     cv_http_parser_free(&x->response);
     cv_buf_done(&x->request);
     cv_route_done(&x->route);
@@ -514,6 +517,8 @@ void exchange_begin(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
     cv_fsm_set(&c->state, CONSUMER_EXCHANGE);
+    x->is_counted = true;
+    (void)atomic_fetch_add_explicit(&c->worker->busy, 1, memory_order_relaxed);
     x->request_framing = c->head.framing;
     x->is_head_request = c->head.is_head;
     x->is_upgrade = c->head.is_upgrade;

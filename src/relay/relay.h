@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "base/timers.h"
+#include "net/worker.h"
 
 #include <stdatomic.h>
 
@@ -24,24 +25,24 @@ struct cv_session;
 struct cv_ssh_host_key;
 struct cv_tls_server;
 struct cv_token_cache;
-struct cv_worker;
 
-enum { CV_RELAY_WORKERS_MAX = 256 };
+enum { CV_RELAY_WORKERS_MAX = 256, CV_RELAY_LISTENERS_MAX = 16 };
 
 struct cv_relay {
     const struct cv_relay_config *config;
     struct cv_log *log;
     struct cv_registry *registry;
     struct cv_keysource *keys;
-    const struct cv_auth_policy *auth_policy;
-    const struct cv_ssh_host_key *host_key;
-    const char *ciphers;       /* SSH names with commas, from the configuration */
+    struct cv_auth_policy *auth_policy;
+    struct cv_ssh_host_key *host_key;
+    char *ciphers;             /* SSH names with commas, from the configuration */
     struct cv_tls_server *tls; /* NULL: plain */
     struct cv_cidr *trusted;   /* proxies in front */
     size_t trusted_count;
     bool is_dev;
     struct cv_relay_worker *workers;
     unsigned worker_count;
+    unsigned port;
     atomic_bool is_draining; /* no new requests on kept connections; readyz says 503 */
     char instance[17];       /* random hex, for logs and X-Request-Id */
 };
@@ -52,12 +53,17 @@ struct cv_relay_worker {
     unsigned index;
     struct cv_token_cache *tokens;
     struct cv_consumer *consumers; /* utlist DL: connections of consumers on this worker */
-    size_t consumer_count;
+    atomic_uint consumer_count;
+    atomic_uint busy;            /* requests under way */
     struct cv_session *sessions; /* utlist DL: links on this worker */
     size_t session_count;
     uint64_t next_request; /* for request ids: instance, worker, number */
     struct cv_fetch *key_fetch;
-    void *listeners; /* owned by relay.c */
+    struct cv_listener *listeners[CV_RELAY_LISTENERS_MAX];
+    struct cv_timer tick; /* first worker: housekeeping */
+    uint64_t expire_due_ms;
+    struct cv_mail drain_mail, close_mail;
+    bool is_running;
 };
 
 struct cv_relay_options {

@@ -85,6 +85,16 @@ static void notice(struct cv_session *session, const char *code, const char *tun
         (void)cv_link_control_send(session->link, &control);
 }
 
+void cv_session_announce_shutdown(struct cv_session *session, uint64_t after_ms)
+{
+    struct cv_link_control control = {.type = CV_LINK_NOTICE, .after_ms = after_ms};
+    (void)cv_slice_to_str(cv_slice_str("shutdown"), control.code, sizeof control.code);
+    (void)cv_slice_to_str(cv_slice_str(cv_status_text(CV_SHUTTING_DOWN)), control.message,
+                          sizeof control.message);
+    if (session->link)
+        (void)cv_link_control_send(session->link, &control);
+}
+
 static bool refuse(struct cv_session *session, struct cv_slice name, const char *why)
 {
     char tunnel[CV_TUNNEL_NAME_MAX + 1] = "";
@@ -351,7 +361,7 @@ static void arm_expiry(struct cv_session *session)
     (void)cv_worker_timer_start(session->worker->worker, &session->expiry, left_ms);
 }
 
-struct cv_link_options cv_session_link_options(const struct cv_relay *relay, bool is_culvert)
+static struct cv_link_options link_options(const struct cv_relay *relay, bool is_culvert)
 {
     const struct cv_relay_config *c = relay->config;
     return (struct cv_link_options){
@@ -390,10 +400,10 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     memcpy(session->link_id, link_id, sizeof session->link_id);
     /* Without an agent id a link is an agent of its own. */
     memcpy(session->agent_id, agent_id ? agent_id : link_id, sizeof session->agent_id);
-    (void)snprintf(session->user_id, sizeof session->user_id, "%s", identity->subject);
+    (void)snprintf(session->user_id, sizeof session->user_id, "%.63s", identity->subject);
     cv_pool_init(&session->pool, session);
     cv_timer_init(&session->expiry, on_expiry, session);
-    struct cv_link_options options = cv_session_link_options(worker->relay, is_culvert);
+    struct cv_link_options options = link_options(worker->relay, is_culvert);
     struct cv_status status = cv_link_new(worker->worker, conn, &options, early, &link_ops, session,
                                           worker->relay->log, &session->link);
     if (!cv_is_ok(status)) {

@@ -35,4 +35,7 @@ unsigned cv_session_load(const struct cv_session *session); /* requests in fligh
 bool cv_session_is_alive(const struct cv_session *session);
 void cv_session_close(struct cv_session *session, struct cv_status why, const char *message);
 
+/* Tells the agent that this relay stops within `after_ms`. */
+void cv_session_announce_shutdown(struct cv_session *session, uint64_t after_ms);
+
 #endif

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Start-up and shutdown of a relay, top to bottom.
+ *
+ * Happy path: cv_relay_new: keys, policy, TLS, workers, listeners, threads → cv_relay_serve waits
+ * for signals → drain: stop accepting, tell the links, let requests end → close what is left → join
+ * → free. Ways it fails: anything at start-up undoes what was made (relay_free takes half-built
+ * ones). A second signal ends the drain at once.
+ */
+#include "relay/relay.h"
+
+#include "auth/auth.h"
+#include "auth/dev.h"
+#include "base/digest.h"
+#include "config/relay_config.h"
+#include "config/state_dir.h"
+#include "net/addr.h"
+#include "net/fetch.h"
+#include "net/listener.h"
+#include "net/tls.h"
+#include "net/worker.h"
+#include "proto/ssh/host_key.h"
+#include "relay/consumer.h"
+#include "relay/keys.h"
+#include "relay/registry.h"
+#include "relay/session_private.h"
+#include "telemetry/log.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <utlist.h>
+
+enum {
+    RELAY_BACKLOG = 1024,
+    RELAY_TICK_MS = 1000,
+    RELAY_EXPIRE_MS = 60000,
+    RELAY_LAST_WORDS_MS = 1500, /* for answers and goodbyes once the drain is over */
+    RELAY_POLL_MS = 20,
+};
+
+/* ---- housekeeping, on the first worker ---- */
+
+static void on_tick(void *arg)
+{
+    struct cv_relay_worker *worker = arg;
+    struct cv_relay *relay = worker->relay;
+    uint64_t now_ms = cv_worker_now_ms(worker->worker);
+    if (cv_keysource_is_due(relay->keys, now_ms))
+        cv_relay_fetch_keys(worker);
+    if (now_ms >= worker->expire_due_ms) {
+        worker->expire_due_ms = now_ms + RELAY_EXPIRE_MS;
+        cv_registry_expire(relay->registry, now_ms);
+    }
+    cv_log_flush(relay->log);
+    (void)cv_worker_timer_start(worker->worker, &worker->tick, RELAY_TICK_MS);
+}
+
+/* ---- start-up ---- */
+
+static struct cv_status open_policy(struct cv_relay *relay, struct cv_error *error)
+{
+    const struct cv_relay_config *c = relay->config;
+    struct cv_auth_policy *policy = calloc(1, sizeof *policy);
+    if (!policy)
+        return cv_status(CV_NO_MEMORY);
+    relay->auth_policy = policy;
+    bool is_configured = c->auth_jwks_url || c->auth_jwks_file || c->auth_secret_file;
+    if (!is_configured && relay->is_dev) {
+        cv_dev_policy_init(policy);
+        return cv_ok();
+    }
+    cv_auth_policy_init(policy);
+    policy->issuer = c->auth_issuer;
+    policy->audiences = (const char *const *)c->auth_audience.items;
+    policy->audience_count = c->auth_audience.count;
+    policy->skew_s = (int64_t)(c->auth_clock_skew_ms / 1000);
+    policy->tier_claim = c->auth_claims_tier;
+    policy->permissions_claim = c->auth_claims_permissions;
+    policy->tunnels_claim = c->auth_claims_tunnels;
+    policy->algs = 0;
+    for (size_t i = 0; i < c->auth_algorithms.count; i++) {
+        enum cv_jws_alg alg;
+        if (!cv_jws_alg_from_name(cv_slice_str(c->auth_algorithms.items[i]), &alg))
+            return cv_fail(error, CV_CONFIG, "auth.algorithms: %s is not known",
+                           c->auth_algorithms.items[i]);
+        if (alg != CV_JWS_HS256 || c->auth_secret_file)
+            policy->algs |= CV_JWS_ALG_BIT(alg);
+    }
+    return cv_ok();
+}
+
+static struct cv_status open_keys(struct cv_relay *relay, const char *state_dir,
+                                  struct cv_error *error)
+{
+    const struct cv_relay_config *c = relay->config;
+    if (c->auth_jwks_url) {
+        struct cv_keysource_times times;
+        cv_keysource_times_init(&times);
+        times.refresh_ms = c->auth_jwks_refresh_ms;
+        times.grace_ms = c->auth_jwks_grace_ms;
+        return cv_keysource_new_url(&times, &relay->keys);
+    }
+    if (c->auth_jwks_file)
+        return cv_keysource_new_file(c->auth_jwks_file, &relay->keys, error);
+    if (c->auth_secret_file)
+        return cv_keysource_new_secret(c->auth_secret_file, &relay->keys, error);
+    if (relay->is_dev)
+        return cv_dev_keysource_new(state_dir, &relay->keys, error);
+    return cv_fail(error, CV_CONFIG, "no source of keys: set auth.jwks_url or auth.jwks_file");
+}
+
+static struct cv_status open_host_key(struct cv_relay *relay, const char *state_dir,
+                                      struct cv_error *error)
+{
+    char path[4096];
+    if (relay->config->ssh_host_key_file)
+        (void)cv_slice_to_str(cv_slice_str(relay->config->ssh_host_key_file), path, sizeof path);
+    else
+        CV_RETURN_IF_ERROR(cv_state_dir_path(state_dir, "host_key", path, sizeof path, error));
+    struct cv_ssh_host_key *key;
+    CV_RETURN_IF_ERROR(cv_ssh_host_key_load_or_create(path, &key, error));
+    relay->host_key = key;
+    char fingerprint[CV_SSH_HOST_KEY_FINGERPRINT_SIZE];
+    cv_ssh_host_key_fingerprint(cv_ssh_host_key_blob(key), fingerprint);
+    cv_log(relay->log, CV_LOG_INFO, "relay", "host_key", "host key loaded",
+           CV_F_STR("fingerprint", fingerprint));
+    return cv_ok();
+}
+
+static struct cv_status open_lists(struct cv_relay *relay, struct cv_error *error)
+{
+    const struct cv_relay_config *c = relay->config;
+    struct cv_buf names;
+    cv_buf_init(&names, 1024);
+    struct cv_status status = cv_ok();
+    for (size_t i = 0; i < c->ssh_ciphers.count && cv_is_ok(status); i++)
+        status = cv_buf_printf(&names, "%s%s", i ? "," : "", c->ssh_ciphers.items[i]);
+    if (cv_is_ok(status))
+        status = cv_buf_append_byte(&names, 0);
+    relay->ciphers = cv_is_ok(status) ? strdup((const char *)cv_buf_head(&names)) : NULL;
+    cv_buf_done(&names);
+    relay->trusted = calloc(c->trusted_proxy.count + 1, sizeof *relay->trusted);
+    if (!relay->ciphers || !relay->trusted)
+        return cv_status(CV_NO_MEMORY);
+    for (size_t i = 0; i < c->trusted_proxy.count; i++)
+        if (!cv_cidr_parse(&relay->trusted[relay->trusted_count++],
+                           cv_slice_str(c->trusted_proxy.items[i])))
+            return cv_fail(error, CV_CONFIG, "trusted_proxy: %s is not a network",
+                           c->trusted_proxy.items[i]);
+    return cv_ok();
+}
+
+static void on_accept(void *arg, int fd, const struct cv_addr *peer)
+{
+    struct cv_relay_worker *worker = arg;
+    struct cv_relay *relay = worker->relay;
+    unsigned share = relay->config->limits_max_connections / relay->worker_count + 1;
+    if (atomic_load_explicit(&worker->consumer_count, memory_order_relaxed) +
+            worker->session_count >=
+        share) {
+        cv_log_limited(relay->log, CV_LOG_WARN, "relay", "connections_full",
+                       "limits.max_connections is reached, a connection was closed");
+        (void)close(fd);
+        return;
+    }
+    cv_consumer_accept(worker, fd, peer);
+}
+
+static void on_accept_error(void *arg, struct cv_status status, const struct cv_error *error)
+{
+    struct cv_relay_worker *worker = arg;
+    cv_log_limited(worker->relay->log, CV_LOG_WARN, "relay", "accept_failed",
+                   "connections cannot be accepted for a moment", CV_F_STATUS(status),
+                   CV_F_STR("detail", error ? error->detail : NULL));
+}
+
+static const struct cv_listener_ops listener_ops = {.on_accept = on_accept,
+                                                    .on_error = on_accept_error};
+
+static struct cv_status open_listeners(struct cv_relay *relay, struct cv_error *error)
+{
+    const struct cv_strings *addresses = &relay->config->listen;
+    if (addresses->count > CV_RELAY_LISTENERS_MAX)
+        return cv_fail(error, CV_CONFIG, "listen: at most %d addresses", CV_RELAY_LISTENERS_MAX);
+    for (size_t i = 0; i < addresses->count; i++) {
+        struct cv_listen_spec spec;
+        CV_RETURN_IF_ERROR(cv_listen_spec_parse(addresses->items[i], &spec, error));
+        if (relay->is_dev && !cv_addr_is_loopback(&spec.addr))
+            return cv_fail(error, CV_CONFIG, "--dev listens on loopback only, not on %s",
+                           addresses->items[i]);
+        for (unsigned w = 0; w < relay->worker_count; w++) {
+            struct cv_relay_worker *worker = &relay->workers[w];
+            CV_RETURN_IF_ERROR(cv_listener_new(worker->worker, &spec, RELAY_BACKLOG, &listener_ops,
+                                               worker, &worker->listeners[i], error));
+            spec = *cv_listener_spec(worker->listeners[i]); /* port 0 is chosen once */
+        }
+        char text[CV_ADDR_TEXT_LEN];
+        cv_log(relay->log, CV_LOG_INFO, "relay", "listening", "accepting connections",
+               CV_F_STR("address", cv_addr_format(&spec.addr, text)),
+               CV_F_STR("scheme", relay->tls ? "https" : "http"),
+               CV_F_UINT("workers", relay->worker_count));
+        if (i == 0)
+            relay->port = cv_addr_port(&spec.addr);
+    }
+    return cv_ok();
+}
+
+static unsigned worker_count(const struct cv_relay_config *config)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned count = config->workers ? config->workers : cpus > 0 ? (unsigned)cpus : 1;
+    return count < CV_RELAY_WORKERS_MAX ? count : CV_RELAY_WORKERS_MAX;
+}
+
+static struct cv_status open_workers(struct cv_relay *relay, struct cv_error *error)
+{
+    unsigned count = worker_count(relay->config);
+    relay->workers = calloc(count, sizeof *relay->workers);
+    if (!relay->workers)
+        return cv_status(CV_NO_MEMORY);
+    for (unsigned i = 0; i < count; i++) {
+        struct cv_relay_worker *worker = &relay->workers[i];
+        worker->relay = relay;
+        worker->index = i;
+        relay->worker_count = i + 1;
+        CV_RETURN_IF_ERROR(cv_worker_new(i, &worker->worker, error));
+        CV_RETURN_IF_ERROR(cv_token_cache_new(CV_TOKEN_CACHE_DEFAULT_ENTRIES,
+                                              relay->config->auth_cache_ttl_ms, &worker->tokens));
+        cv_timer_init(&worker->tick, on_tick, worker);
+    }
+    return cv_worker_timer_start(relay->workers[0].worker, &relay->workers[0].tick, 1);
+}
+
+static void relay_free(struct cv_relay *relay)
+{
+    for (unsigned i = 0; relay->workers && i < relay->worker_count; i++)
+        if (relay->workers[i].is_running) {
+            cv_worker_stop(relay->workers[i].worker);
+            cv_worker_join(relay->workers[i].worker);
+        }
+    for (unsigned i = 0; relay->workers && i < relay->worker_count; i++) {
+        cv_worker_free(&relay->workers[i].worker);
+        cv_token_cache_free(&relay->workers[i].tokens);
+    }
+    free(relay->workers);
+    cv_registry_free(&relay->registry);
+    cv_keysource_free(&relay->keys);
+    cv_tls_server_free(&relay->tls);
+    cv_ssh_host_key_free(&relay->host_key);
+    free(relay->auth_policy);
+    free(relay->ciphers);
+    free(relay->trusted);
+    free(relay);
+}
+
+static struct cv_status open_all(struct cv_relay *relay, const char *state_dir,
+                                 struct cv_error *error)
+{
+    const struct cv_relay_config *config = relay->config;
+    uint8_t instance[8];
+    cv_random(instance, sizeof instance);
+    cv_hex_encode(cv_slice(instance, sizeof instance), relay->instance);
+    CV_RETURN_IF_ERROR(cv_registry_new(&relay->registry));
+    CV_RETURN_IF_ERROR(open_policy(relay, error));
+    CV_RETURN_IF_ERROR(open_keys(relay, state_dir, error));
+    CV_RETURN_IF_ERROR(open_host_key(relay, state_dir, error));
+    CV_RETURN_IF_ERROR(open_lists(relay, error));
+    if (config->tls_cert_file)
+        CV_RETURN_IF_ERROR(
+            cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
+    CV_RETURN_IF_ERROR(open_workers(relay, error));
+    CV_RETURN_IF_ERROR(open_listeners(relay, error));
+    for (unsigned i = 0; i < relay->worker_count; i++) {
+        CV_RETURN_IF_ERROR(cv_worker_start_thread(relay->workers[i].worker));
+        relay->workers[i].is_running = true;
+    }
+    return cv_ok();
+}
+
+struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_relay **out,
+                              struct cv_error *error)
+{
+    struct cv_relay *relay = calloc(1, sizeof *relay);
+    *out = NULL;
+    if (!relay)
+        return cv_status(CV_NO_MEMORY);
+    relay->config = options->config;
+    relay->log = options->log;
+    relay->is_dev = options->is_dev;
+    struct cv_status status = open_all(relay, options->state_dir, error);
+    if (!cv_is_ok(status)) {
+        if (error && error->id == CV_OK)
+            (void)cv_fail(error, status.id, "%s", cv_status_text(status.id));
+        relay_free(relay);
+        return status;
+    }
+    *out = relay;
+    return cv_ok();
+}
+
+unsigned cv_relay_port(const struct cv_relay *relay)
+{
+    return relay->port;
+}
+
+/* ---- shutdown ---- */
+
+static void on_drain(void *arg)
+{
+    struct cv_relay_worker *worker = arg;
+    struct cv_session *session;
+    for (size_t i = 0; i < CV_RELAY_LISTENERS_MAX; i++)
+        cv_listener_close(&worker->listeners[i]);
+    cv_consumer_drain_all(worker);
+    DL_FOREACH(worker->sessions, session)
+    cv_session_announce_shutdown(session, worker->relay->config->shutdown_drain_ms);
+}
+
+static void on_close(void *arg)
+{
+    struct cv_relay_worker *worker = arg;
+    struct cv_session *session;
+    cv_fetch_cancel(&worker->key_fetch);
+    cv_consumer_close_all(worker);
+    /* A wanted end: SSH disconnect by application, WebSocket 1000. */
+    DL_FOREACH(worker->sessions, session)
+    cv_session_close(session, cv_ok(), "the relay is shutting down");
+}
+
+static void post_all(struct cv_relay *relay, void (*on_mail)(void *arg))
+{
+    for (unsigned i = 0; i < relay->worker_count; i++) {
+        struct cv_relay_worker *worker = &relay->workers[i];
+        struct cv_mail *mail = on_mail == on_drain ? &worker->drain_mail : &worker->close_mail;
+        cv_mail_init(mail, on_mail, worker);
+        (void)cv_worker_post(worker->worker, mail);
+    }
+}
+
+/* Requests under way, over all workers. */
+static unsigned busy(const struct cv_relay *relay)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < relay->worker_count; i++)
+        count += atomic_load_explicit(&relay->workers[i].busy, memory_order_relaxed);
+    return count;
+}
+
+static unsigned connected(const struct cv_relay *relay)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < relay->worker_count; i++)
+        count += atomic_load_explicit(&relay->workers[i].consumer_count, memory_order_relaxed);
+    return count;
+}
+
+static uint64_t clock_ms(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Waits for one of `signals`; 0 when none came in time. */
+static int wait_signal(const sigset_t *signals, uint64_t ms)
+{
+    struct timespec time = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+    int signo = sigtimedwait(signals, NULL, &time);
+    return signo > 0 ? signo : 0;
+}
+
+static bool is_end(int signo)
+{
+    return signo == SIGTERM || signo == SIGINT;
+}
+
+static void stop(struct cv_relay *relay, uint64_t drain_ms, const sigset_t *signals)
+{
+    uint64_t begin_ms = clock_ms();
+    sigset_t none;
+    (void)sigemptyset(&none);
+    if (!signals)
+        signals = &none;
+    cv_log(relay->log, CV_LOG_INFO, "relay", "drain_begin", "shutting down: letting requests end",
+           CV_F_UINT("requests", busy(relay)), CV_F_UINT("drainMs", drain_ms));
+    atomic_store_explicit(&relay->is_draining, true, memory_order_relaxed);
+    post_all(relay, on_drain);
+    bool is_cut = false;
+    do
+        is_cut = is_end(wait_signal(signals, RELAY_POLL_MS));
+    while (!is_cut && busy(relay) && clock_ms() - begin_ms < drain_ms);
+    cv_log(relay->log, CV_LOG_INFO, "relay", "drain_end", "closing what is left",
+           CV_F_UINT("requests", busy(relay)), CV_F_BOOL("wasCutShort", is_cut),
+           CV_F_UINT("durationMs", clock_ms() - begin_ms));
+    post_all(relay, on_close);
+    uint64_t close_ms = clock_ms();
+    do
+        is_cut |= is_end(wait_signal(signals, RELAY_POLL_MS));
+    while (!is_cut && connected(relay) && clock_ms() - close_ms < RELAY_LAST_WORDS_MS);
+    struct cv_log *log = relay->log;
+    relay_free(relay);
+    cv_log(log, CV_LOG_INFO, "relay", "stopped", "the relay has stopped",
+           CV_F_UINT("durationMs", clock_ms() - begin_ms));
+}
+
+void cv_relay_stop(struct cv_relay **relay, uint64_t drain_ms)
+{
+    if (*relay)
+        stop(*relay, drain_ms, NULL);
+    *relay = NULL;
+}
+
+/* ---- signals ---- */
+
+static void signals_of_relay(sigset_t *set)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+    (void)sigemptyset(set);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        (void)sigaddset(set, numbers[i]);
+}
+
+void cv_relay_block_signals(void)
+{
+    sigset_t set;
+    signals_of_relay(&set);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+/* What cannot be read stays as it was. */
+static void reload(struct cv_relay *relay)
+{
+    struct cv_error error = {0};
+    struct cv_status status = relay->tls ? cv_tls_server_reload(relay->tls, &error) : cv_ok();
+    cv_log(relay->log, cv_is_ok(status) ? CV_LOG_INFO : CV_LOG_WARN, "relay", "reload_tls",
+           cv_is_ok(status) ? "certificate read again" : "the old certificate stays in use",
+           CV_F_STATUS(status), CV_F_STR("detail", error.detail));
+    error = (struct cv_error){0};
+    status = cv_keysource_reload(relay->keys, &error);
+    cv_log(relay->log, cv_is_ok(status) ? CV_LOG_INFO : CV_LOG_WARN, "relay", "reload_keys",
+           cv_is_ok(status) ? "token keys read again" : "the old token keys stay in use",
+           CV_F_STATUS(status), CV_F_STR("detail", error.detail));
+}
+
+static void change_level(struct cv_log *log, int step)
+{
+    int level = (int)cv_log_level(log) + step;
+    if (level < CV_LOG_ERROR || level >= CV_LOG_LEVEL_COUNT)
+        return;
+    cv_log_set_level(log, (enum cv_log_level)level);
+}
+
+void cv_relay_serve(struct cv_relay **out)
+{
+    struct cv_relay *relay = *out;
+    sigset_t set;
+    signals_of_relay(&set);
+    for (int signo = 0; !is_end(signo);) {
+        signo = wait_signal(&set, 3600 * 1000);
+        if (signo == SIGHUP)
+            reload(relay);
+        else if (signo == SIGUSR1)
+            change_level(relay->log, 1);
+        else if (signo == SIGUSR2)
+            change_level(relay->log, -1);
+    }
+    *out = NULL;
+    stop(relay, relay->config->shutdown_drain_ms, &set);
+}
