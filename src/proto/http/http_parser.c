@@ -179,11 +179,11 @@ static struct cv_status read_head(struct cv_http_parser *parser, const char **fa
 {
     struct cv_slice section = cv_buf_slice(&parser->head_lines.buf), field_lines;
     struct cv_http_head *head = &parser->head;
-    size_t cap = parser->head_lines.line_count; /* one more than fields: never 0 */
+    size_t line_count = parser->head_lines.line_count, cap = line_count ? line_count : 1;
     *head = (struct cv_http_head){0};
     CV_RETURN_IF_ERROR(parse_start(parser, section, &field_lines, fault));
     free(parser->fields);
-    parser->fields = calloc(cap, sizeof(*parser->fields));
+    parser->fields = calloc(cap, sizeof(*parser->fields)); /* one spare: never NULL */
     if (!parser->fields)
         return cv_status(CV_NO_MEMORY);
     CV_RETURN_IF_ERROR(

@@ -3,6 +3,7 @@
  * One named case per rule. Every case is fed whole, byte by byte, and split at every offset, and
  * must come out the same each time.
  */
+#include "base/buf.h"
 #include "base/test.h"
 
 #include "proto/http/http_test_cases.h"
@@ -58,14 +59,16 @@ static enum cv_status_id feed_filled(enum cv_http_role role, const char *head, c
                                      size_t len, const char *tail)
 {
     struct view view;
-    size_t head_len = strlen(head), tail_len = strlen(tail);
-    uint8_t *bytes = malloc(head_len + len + tail_len);
-    assert_non_null(bytes);
-    memcpy(bytes, head, head_len);
-    memset(bytes + head_len, fill, len);
-    memcpy(bytes + head_len + len, tail, tail_len);
-    view_run(&view, role, "p", bytes, head_len + len + tail_len, 0, 4096, false, VIEW_ALL);
-    free(bytes);
+    struct cv_buf bytes;
+    cv_buf_init(&bytes, SIZE_MAX);
+    assert_ok(cv_buf_append_str(&bytes, head));
+    uint8_t *filled = cv_buf_reserve(&bytes, len);
+    assert_non_null(filled);
+    memset(filled, fill, len);
+    cv_buf_commit(&bytes, len);
+    assert_ok(cv_buf_append_str(&bytes, tail));
+    view_run(&view, role, "p", cv_buf_head(&bytes), cv_buf_len(&bytes), 0, 4096, false, VIEW_ALL);
+    cv_buf_done(&bytes);
     return view.status.id;
 }
 

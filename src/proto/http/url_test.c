@@ -15,17 +15,16 @@ static void urls_are_parsed(void **state)
 {
     (void)state;
     static const struct {
-        const char *url, *scheme, *host;
+        const char *url, *scheme, *host, *path, *query;
         unsigned port;
-        const char *path, *query;
         bool is_tls;
     } cases[] = {
-        {"ws://127.0.0.1:8080", "ws", "127.0.0.1", 8080, "", "", false},
-        {"WSS://relay.example.com/tunnel?x=1", "wss", "relay.example.com", 443, "/tunnel", "x=1",
+        {"ws://127.0.0.1:8080", "ws", "127.0.0.1", "", "", 8080, false},
+        {"WSS://relay.example.com/tunnel?x=1", "wss", "relay.example.com", "/tunnel", "x=1", 443,
          true},
-        {"http://[::1]:11434/", "http", "::1", 11434, "/", "", false},
-        {"https://a?b", "https", "a", 443, "", "b", true},
-        {"http://localhost", "http", "localhost", 80, "", "", false},
+        {"http://[::1]:11434/", "http", "::1", "/", "", 11434, false},
+        {"https://a?b", "https", "a", "", "b", 443, true},
+        {"http://localhost", "http", "localhost", "", "", 80, false},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct cv_url url;
