@@ -82,7 +82,8 @@ void cv_ssh_host_key_fingerprint(struct cv_slice blob, char out[CV_SSH_HOST_KEY_
 
 /* The private section of OpenSSH's PROTOCOL.key: two equal check numbers, then per key the public
  * fields and secret and public key as one string, a comment, padding 1, 2, 3, … */
-static bool read_private_section(struct cv_slice section, uint8_t seed[SECRET_LEN])
+static bool read_private_section(struct cv_slice section, uint8_t seed[SECRET_LEN],
+                                 uint8_t public_key[PUBLIC_LEN])
 {
     struct cv_ssh_reader r = cv_ssh_reader(section);
     uint32_t check1, check2;
@@ -99,6 +100,7 @@ static bool read_private_section(struct cv_slice section, uint8_t seed[SECRET_LE
             return false;
     }
     memcpy(seed, both.data, SECRET_LEN);
+    memcpy(public_key, public.data, PUBLIC_LEN);
     return true;
 }
 
@@ -115,12 +117,19 @@ static struct cv_status read_openssh(struct cv_slice file, EVP_PKEY **pkey, stru
         return cv_fail(error, CV_CONFIG, "the OpenSSH key file is damaged");
     if (!cv_slice_is(cipher, "none") || !cv_slice_is(kdf, "none"))
         return cv_fail(error, CV_CONFIG, "the host key is encrypted; use one without passphrase");
-    uint8_t seed[SECRET_LEN];
-    if (!read_private_section(section, seed))
+    uint8_t seed[SECRET_LEN], want[PUBLIC_LEN], have[PUBLIC_LEN];
+    size_t len = sizeof have;
+    if (!read_private_section(section, seed, want))
         return cv_fail(error, CV_CONFIG, "the host key is not an intact ssh-ed25519 key");
     *pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, sizeof seed);
     cv_wipe(seed, sizeof seed);
-    return *pkey ? cv_ok() : cv_fail(error, CV_INTERNAL, "the crypto library refuses the key");
+    if (!*pkey)
+        return cv_fail(error, CV_INTERNAL, "the crypto library refuses the key");
+    if (EVP_PKEY_get_raw_public_key(*pkey, have, &len) == 1 && memcmp(have, want, len) == 0)
+        return cv_ok();
+    EVP_PKEY_free(*pkey);
+    *pkey = NULL;
+    return cv_fail(error, CV_CONFIG, "the halves of the host key do not belong together");
 }
 
 /* The base64 between the two lines, joined. */

@@ -42,16 +42,18 @@ static void a_damaged_key_is_refused(void **state)
     (void)state;
     struct cv_ssh_host_key *key;
     struct cv_error error;
-    char text[sizeof openssh_key];
+    char text[sizeof openssh_key], fingerprint[CV_SSH_HOST_KEY_FINGERPRINT_SIZE];
     for (size_t i = 0; i + 2 < sizeof text; i++) {
         memcpy(text, openssh_key, sizeof text);
         assert_false(cv_is_ok(cv_ssh_host_key_parse(cv_slice(text, i), &key, &error)));
         assert_null(key);
         text[i] ^= 1;
-        struct cv_status status = cv_ssh_host_key_parse(cv_slice_str(text), &key, NULL);
-        /* The check number, the comment and padding carry nothing of the key. */
+        /* The comment carries nothing of the key: it may differ, the key may not. */
+        if (cv_is_ok(cv_ssh_host_key_parse(cv_slice(text, sizeof text - 1), &key, NULL))) {
+            cv_ssh_host_key_fingerprint(cv_ssh_host_key_blob(key), fingerprint);
+            assert_string_equal(fingerprint, openssh_fingerprint);
+        }
         cv_ssh_host_key_free(&key);
-        (void)status;
     }
     assert_status(cv_ssh_host_key_parse(cv_slice_str(""), &key, &error), CV_CONFIG);
     assert_status(

@@ -484,14 +484,12 @@ static void floods_without_content_are_stopped(void **state)
 {
     (void)state;
     static const uint8_t ignore[] = {CV_SSH_MSG_IGNORE, 0, 0, 0, 0};
-    static const uint8_t unknown[] = {200};
     struct pair pair;
     struct script s;
     script_start(&s);
     for (int i = 0; i < 33; i++)
         script_message(&s, ignore, sizeof ignore);
     assert_int_equal(script_run(&s), CV_SSH_LIMIT);
-    (void)unknown;
     pair_start(&pair);
     establish(&pair);
     for (int i = 0; i < 2000; i++)
