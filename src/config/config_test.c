@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/test.h"
 #include "config/agent_config.h"
+#include "config/config_kind.h"
 #include "config/setting_value.h"
 #include "config/state_dir.h"
 #include "config/value.h"
@@ -524,6 +525,26 @@ static void show_loads_again_and_masks_secrets(void **state)
     cv_buf_done(&second);
 }
 
+static void a_file_tells_whose_it_is(void **state)
+{
+    struct bench *b = *state;
+    static const struct {
+        const char *yaml;
+        const struct cv_schema *kind;
+    } cases[] = {
+        {"listen: 127.0.0.1:1\nlog: {level: debug}\n", &cv_relay_schema},
+        {"server: wss://a\nlog: {level: loud}\n", &cv_agent_schema},
+        {"tunnels: [{name: a, target: 1}]\n", &cv_agent_schema},
+        {"log: {level: debug}\n", &cv_relay_schema},
+        {"[", &cv_relay_schema},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_bytes(b, cases[i].yaml, strlen(cases[i].yaml));
+        assert_string_equal(cv_config_kind(b->path)->name, cases[i].kind->name);
+    }
+    assert_string_equal(cv_config_kind("/nowhere")->name, "relay");
+}
+
 static void environment_names_are_unique(void **state)
 {
     (void)state;
@@ -732,6 +753,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(agent_names_what_is_wrong_in_tunnels, setup, teardown),
         cmocka_unit_test_setup_teardown(flags_make_tunnels, setup, teardown),
         cmocka_unit_test_setup_teardown(show_loads_again_and_masks_secrets, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_tells_whose_it_is, setup, teardown),
         cmocka_unit_test(environment_names_are_unique),
         cmocka_unit_test_setup_teardown(state_dir_is_made_for_its_owner_alone, setup, teardown),
         cmocka_unit_test(durations_and_sizes),

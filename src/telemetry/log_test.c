@@ -330,6 +330,24 @@ static void text_is_readable_and_safe(void **state)
                                   "evil=\"\\u001b]0;x\\u0007\\u009b\"\n");
 }
 
+static void colour_frames_the_level(void **state)
+{
+    (void)state;
+    static const struct cv_log_field none[] = {{.kind = CV_LOG_FIELD_END}};
+    const struct cv_log_record record = {.level = CV_LOG_ERROR,
+                                         .component = "x",
+                                         .event = "y",
+                                         .message = "z",
+                                         .fields = none,
+                                         .version = "",
+                                         .instance = ""};
+    struct cv_log_line line;
+    cv_log_line_text(&line, &record, true);
+    line.text[line.len] = '\0';
+    assert_string_equal(line.text,
+                        "00:00:00.000Z \033[31merror\033[0m z\033[2m component=x\033[0m\n");
+}
+
 static void *shout(void *arg)
 {
     struct bench *b = arg;
@@ -398,6 +416,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test(a_reader_that_is_gone_is_counted),
         cmocka_unit_test_setup_teardown(text_is_readable_and_safe, setup_text, teardown),
+        cmocka_unit_test(colour_frames_the_level),
         cmocka_unit_test_setup_teardown(threads_do_not_tear_lines, setup, teardown),
         cmocka_unit_test(names_are_read_back),
     };
