@@ -49,9 +49,13 @@ class Process:
         return wait_for(lambda: self.find(pattern), timeout, f"{pattern!r} in {self.lines[-20:]}")
 
     def stop(self):
-        if self.popen.poll() is None:
+        # OpenSSH 9.2 loses a signal that comes just before it sleeps in poll().
+        while self.popen.poll() is None:
             self.popen.terminate()
-        self.popen.wait(10)
+            try:
+                self.popen.wait(1)
+            except subprocess.TimeoutExpired:
+                continue
         self.thread.join(10)
         assert not self.find("Sanitizer|runtime error|bug:"), self.lines
 
@@ -155,14 +159,14 @@ def test_openssh_exchanges_keys_under_load_both_directions(run, server, echo, ci
     exchange(remote, 10 * MIB)
 
 
-@pytest.mark.parametrize("way", ["L", "R"])
-def test_openssh_moves_100_mib_while_both_rekey(run, server, echo, way):
+@pytest.mark.parametrize("way, size", [("L", 100 * MIB), ("R", 30 * MIB)])
+def test_openssh_moves_data_while_both_rekey(run, server, echo, way, size):
     peer = server("--rekey-bytes", 50000)
     local = free_port()
     client = run(*openssh(peer.port, "-o", "RekeyLimit=16K", "-L", f"{local}:echo:7",
                           "-R", f"home:80:127.0.0.1:{echo}"))
     remote = int(peer.wait(r"forward home 80 (\d+)")[1])
-    exchange(open_port(local) if way == "L" else remote, 100 * MIB)
+    exchange(open_port(local) if way == "L" else remote, size)
     client.stop()
     kex_count = int(peer.wait(r"end kex=(\d+)")[1])
     assert kex_count > 100
@@ -285,8 +289,9 @@ def test_asyncssh_server(run, cipher):
         key = asyncssh.generate_private_key("ssh-ed25519")
         listener = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key],
                                                 encryption_algs=[cipher], rekey_bytes=500000)
-        client = run(PEER, "client", "--connect", f"127.0.0.1:{listener.get_port()}",
-                     "--open", "echo:7", "--bytes", 4 * MIB, "--rekey-bytes", 300000)
+        port = listener.sockets[0].getsockname()[1]
+        client = run(PEER, "client", "--connect", f"127.0.0.1:{port}", "--open", "echo:7",
+                     "--bytes", 4 * MIB, "--rekey-bytes", 300000)
         code = await asyncio.get_running_loop().run_in_executor(None, client.popen.wait, 60)
         assert code == 0, client.lines
         listener.close()
