@@ -40,7 +40,7 @@ static inline size_t cv_buf_room(const struct cv_buf *buf)
 
 static inline uint8_t *cv_buf_head(const struct cv_buf *buf)
 {
-    return buf->data + buf->start;
+    return buf->data ? buf->data + buf->start : NULL;
 }
 
 static inline struct cv_slice cv_buf_slice(const struct cv_buf *buf)
