@@ -94,7 +94,7 @@ static void put_escaped(struct out *out, struct cv_slice text)
     for (size_t i = 0; i < text.len;) {
         uint32_t point = 0xfffd;
         size_t len = utf8(text, i, &point);
-        if (len == 0) {
+        if (len == 0 || point == 0) { /* many readers of JSON take no NUL, not even escaped */
             put_str(out, "\\ufffd");
             i++;
             continue;

@@ -155,12 +155,12 @@ static void error_field_carries_detail_and_errno(void **state)
 static void every_byte_stays_one_json_line(void **state)
 {
     struct bench *b = *state;
-    char all[255];
-    for (int i = 0; i < 255; i++)
-        all[i] = (char)(i + 1);
-    for (size_t from = 0; from < sizeof all; from += 15) {
+    char all[256];
+    for (int i = 0; i < 256; i++)
+        all[i] = (char)i;
+    for (size_t from = 0; from < sizeof all; from += 16) {
         cv_log(&b->log, CV_LOG_INFO, "http", "odd", "odd",
-               CV_F_SLICE("path", cv_slice(all + from, 15)));
+               CV_F_SLICE("path", cv_slice(all + from, 16)));
         json_decref(one_line(b));
     }
     cv_log(&b->log, CV_LOG_INFO, "http", "odd", "odd", CV_F_STR("a", "\xc3\xa9 \xed\xa0\x80 \xf5"),
