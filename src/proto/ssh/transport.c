@@ -142,7 +142,7 @@ static void take(struct cv_ssh_transport *t, size_t len)
 {
     if (cv_buf_len(&t->in)) {
         cv_buf_consume(&t->in, len);
-    } else {
+    } else if (len > 0) { /* fed may be NULL otherwise */
         t->fed += len;
         t->fed_len -= len;
     }
