@@ -102,7 +102,8 @@ void cv_conn_close(struct cv_conn *conn, struct cv_status why);
 
 /* Writes what is there, then closes. Nothing more is read; what the peer still sends makes the
  * kernel reset the connection, so use the lingering form where the peer may be sending. on_closed
- * with CV_OK, or CV_CONN_TIMEOUT after `timeout_ms`. */
+ * with CV_OK, or CV_CONN_TIMEOUT after `timeout_ms`. In the handshake both forms close at once,
+ * with CV_CANCELLED. */
 void cv_conn_close_after_flush(struct cv_conn *conn, uint64_t timeout_ms);
 
 /* Writes what is there, sends FIN, reads and discards until the peer closes too or `timeout_ms` are

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * Happy path: poll says readable → conn_read → on_data …; appended output → settle at the end of
- * the turn → conn_write → blocked: wait for writable, settle again. Fails: a read error closes with
- * it; a write error first delivers what the peer had sent before (its reason for hanging up,
- * often), then closes; both through conn_close_with, which settles.
+ * the turn → conn_write → blocked: wait for writable, settle again.
+ *
+ * Fails: a read error closes with it; a write error first delivers what the peer had sent before
+ * (its reason for hanging up, often), then closes; both through conn_close_with, which settles.
  */
 #include "net/conn_priv.h"
 

@@ -339,6 +339,20 @@ static void a_reset_is_told_as_one(void **state)
     assert_true(strlen(end.detail) > 0);
 }
 
+static void resetting_shows_at_the_peer(void **state)
+{
+    (void)state;
+    struct pair pair;
+    pair_init(&pair, false);
+    pair.a.on_event = pair.b.on_event = stop_when_both_closed;
+    cv_conn_reset(pair.a.conn);
+    cv_conn_reset(pair.a.conn);
+    pair_run(&pair);
+    assert_status(pair.a.why, CV_CONN_RESET);
+    assert_status(pair.b.why, CV_CONN_RESET);
+    assert_int_equal(pair.b.eofs, 0);
+}
+
 static void close_on_hangup(struct end *end, const char *what)
 {
     if (is(what, "hangup"))
@@ -473,6 +487,7 @@ int main(void)
         cmocka_unit_test(a_lingering_close_delivers_the_answer),
         cmocka_unit_test(lingering_and_draining_end_in_time),
         cmocka_unit_test(a_reset_is_told_as_one),
+        cmocka_unit_test(resetting_shows_at_the_peer),
         cmocka_unit_test(a_peer_that_goes_away_is_noticed_while_paused),
         cmocka_unit_test(an_answer_before_a_reset_is_delivered),
         cmocka_unit_test(tls_cut_without_close_notify_is_no_end),

@@ -7,10 +7,9 @@
  */
 #include "net/fetch.h"
 
+#include "base/buf.h"
 #include "net/proxy.h"
 #include "net/worker_priv.h"
-
-#include "base/buf.h"
 
 #include <curl/curl.h>
 #include <stdlib.h>

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * Happy path: new (socket, bind, listen) → poll says readable → accept4 until empty or 64 →
- * on_accept → close drains the queue. Fails: any of the three calls (new); accept for want of
- * descriptors or memory: rest, then go on. An accept that fails for its one connection
- * (ECONNABORTED and the like) is skipped.
+ * on_accept → close drains the queue.
+ *
+ * Fails: any of the three calls (new); accept for want of descriptors or memory: rest, then go on.
+ * An accept that fails for its one connection (ECONNABORTED and the like) is skipped.
  */
 #include "net/listener.h"
 

@@ -107,8 +107,8 @@ bool cv_worker_post(struct cv_worker *worker, struct cv_mail *mail);
  * keeps a loop of deferrals from starving sockets. */
 void cv_worker_defer(struct cv_worker *worker, struct cv_defer *defer);
 
-/* Runs once after sockets have been looked at again, without waiting for them: to go on with long
- * work without starving others. */
+/* Runs once in the next turn, ahead of its deferred work and without waiting for anything: to go on
+ * with long work after others have had their go. */
 void cv_worker_defer_next(struct cv_worker *worker, struct cv_defer *defer);
 
 /* Takes it back, from wherever it waits; fine when it does not wait. */
