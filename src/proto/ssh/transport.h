@@ -56,8 +56,9 @@ struct cv_ssh_transport_options {
 };
 
 enum cv_ssh_packet_kind {
-    CV_SSH_PACKET_MESSAGE,     /* a connection protocol message (number 80..127) */
-    CV_SSH_PACKET_HOST_KEY,    /* client: answer with cv_ssh_transport_accept_host_key */
+    CV_SSH_PACKET_MESSAGE,  /* a connection protocol message (number 80..127); may also come while
+                               a key exchange holds back what we send */
+    CV_SSH_PACKET_HOST_KEY, /* client: answer with cv_ssh_transport_accept_host_key */
     CV_SSH_PACKET_ESTABLISHED, /* authenticated: the connection protocol may begin */
     CV_SSH_PACKET_KEX_DONE,    /* a later key exchange is over, can_send is true again */
     CV_SSH_PACKET_DISCONNECT,  /* the peer's SSH_MSG_DISCONNECT; CV_EOF follows */
