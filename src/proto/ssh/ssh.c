@@ -141,6 +141,8 @@ static void flush(struct cv_ssh *ssh)
     bool had_held = cv_buf_len(&ssh->held) > 0;
     while (cv_is_ok(ssh->status) && cv_buf_len(&ssh->held) > 0) {
         const uint8_t *head = cv_buf_head(&ssh->held);
+        if (!head)
+            break;
         size_t len = cv_get_u32(head);
         if (!cv_is_ok(send_now(ssh, cv_slice(head + sizeof(uint32_t), len), cv_slice(NULL, 0))))
             return;
