@@ -159,7 +159,7 @@ static struct cv_status peek(struct cv_ssh_transport *t, size_t len, uint8_t **d
         return t->fed_len >= len ? cv_ok() : cv_status(CV_AGAIN);
     }
     t->was_in_used = true;
-    if (held < len) {
+    if (held < len && t->fed_len > 0) {
         size_t missing = len - held;
         if (missing > t->fed_len)
             missing = t->fed_len;
