@@ -497,7 +497,9 @@ static int serve(const char *address, struct cv_ssh_options *options)
             static struct peer peer;
             peer.fd = fd;
             (void)close(listener);
-            return run_peer(&peer, options);
+            int exit_code = run_peer(&peer, options);
+            cv_ssh_host_key_free(&key);
+            return exit_code;
         }
         (void)close(fd);
     }
