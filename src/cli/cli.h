@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the subcommands share: their list, exit codes, and the steps that each begins with. A subcommand is a
+ * table (struct cv_command) and a function that returns the exit code; one file each. Main thread.
+ */
+#ifndef CV_CLI_CLI_H
+#define CV_CLI_CLI_H
+
+#include "cli/options.h"
+#include "telemetry/log.h"
+
+enum cv_exit {
+    CV_EXIT_OK = 0,
+    CV_EXIT_FAILED = 1,
+    CV_EXIT_USAGE = 2,
+    CV_EXIT_AUTH = 3,
+    CV_EXIT_NETWORK = 4,
+};
+
+/* X(name): cv_cli_<name>_command and cv_cli_<name>, in the order of `culvert --help`. */
+#define CV_CLI_COMMANDS(X)                                                                         \
+    X(server) X(agent) X(http) X(tcp) X(forward) X(stdio) X(token) X(demo) X(config) X(version)
+
+#define CV_CLI_DECLARE(name)                                                                       \
+    extern const struct cv_command cv_cli_##name##_command;                                        \
+    int cv_cli_##name(int argc, const char *const *argv);
+CV_CLI_COMMANDS(CV_CLI_DECLARE)
+#undef CV_CLI_DECLARE
+
+/* Parses; when the command is not to run (help was asked for, or the usage is wrong) says so on
+ * stdout or stderr and returns false with *exit_code. `values` and `parsed` as in cv_command_parse. */
+bool cv_cli_parse(const struct cv_command *command, int argc, const char *const *argv, void *values,
+                  struct cv_parsed *parsed, int *exit_code);
+
+/* The exit code for a failure: by its category. */
+int cv_cli_exit_code(enum cv_status_id id);
+
+/* "culvert: <detail, else the status's text>. <suggestion>" on stderr. */
+void cv_cli_complain(enum cv_status_id id, const struct cv_error *error);
+
+/* Prints the problems of a configuration on stderr, a line each. */
+void cv_cli_print_problems(const struct cv_problems *problems);
+
+/* True when a problem is about a flag of this command line, so that the usage was wrong. */
+bool cv_cli_is_usage(const struct cv_problems *problems);
+
+/* A log on stderr from the settings log.level and log.format. */
+struct cv_status cv_cli_open_log(struct cv_log *log, const char *level, const char *format);
+
+#endif
