@@ -9,7 +9,7 @@
  *     POST /api/show  /api/chat  /api/generate  /v1/chat/completions  /v1/completions
  *
  * Owns its listener and connections; borrows the worker. Limits: 64 connections at once, a request
- * body of 1 MiB (413), JSON 32 levels deep, heads as in http_parser.h, 60 s for a request to come.
+ * body of 1 MiB (413), heads as in http_parser.h, 120 s for a request to come.
  * Its worker's thread; before that worker runs, the thread that made it.
  */
 #ifndef CV_CLI_MODEL_SERVER_H
@@ -36,9 +36,8 @@ struct cv_status cv_model_server_new(struct cv_worker *worker,
 /* The port it listens on, from any thread. */
 unsigned cv_model_server_port(const struct cv_model_server *server);
 
-/* After its worker has ended (cv_worker_run returned or cv_worker_join) and before
- * cv_worker_free: the worker's end has closed the connections. Also when the worker never ran and
- * is freed already. NULL is fine; *server is NULL afterwards. */
+/* After cv_worker_free of its worker, whose end closes the connections. NULL is fine; *server is
+ * NULL afterwards. */
 void cv_model_server_free(struct cv_model_server **server);
 
 #endif
