@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What it takes to reach one relay: its address read from the URL, TLS settings, the proxy, the
+ * token, who we are, and which host key it must have. Shared by everything in a process that dials
+ * that relay.
+ * Borrows configuration and log; owns the rest. The thread of the worker that dials.
+ */
+#ifndef CV_AGENT_ACCESS_H
+#define CV_AGENT_ACCESS_H
+
+#include "base/buf.h"
+#include "base/slice.h"
+#include "base/status.h"
+
+#include <stdint.h>
+
+struct cv_agent_config;
+struct cv_link_options;
+struct cv_log;
+struct cv_tls_client;
+
+enum { CV_ACCESS_TOKEN_MAX = 8192 };
+
+struct cv_access {
+    const struct cv_agent_config *config;
+    struct cv_log *log;
+    const char *token_env;     /* CULVERT_TOKEN; NULL without */
+    struct cv_tls_client *tls; /* NULL: plain, loopback only */
+    char *ciphers;             /* comma-separated */
+    char *known_hosts;         /* path */
+    char host[256];            /* without brackets */
+    uint16_t port;
+    char relay[272];     /* "host:port", IPv6 in brackets: Host field and known_hosts */
+    char path[512];      /* of the upgrade: "/tunnel" */
+    char http_base[288]; /* "https://relay.example", where consumers go */
+    char agent_id[33];   /* random hex, new for each process */
+};
+
+/* `token_env` and the others are borrowed. CV_USAGE: no server, or plain ws:// to another machine,
+ * where the token would travel readable; CV_TLS: the CA file; CV_CONFIG, CV_NO_MEMORY. Nothing is
+ * held then. */
+struct cv_status cv_access_init(struct cv_access *access, const struct cv_agent_config *config,
+                                const char *state_dir, const char *token_env, struct cv_log *log,
+                                struct cv_error *error);
+void cv_access_done(struct cv_access *access);
+
+/* Appends the token: CULVERT_TOKEN, else what the token file holds now. CV_AUTH_MISSING with what
+ * to do, CV_AUTH_MALFORMED, CV_IO, CV_CONFIG. The caller wipes `out`. */
+struct cv_status cv_access_token(const struct cv_access *access, struct cv_buf *out,
+                                 struct cv_error *error);
+
+/* Whether the relay may have this host key: the fingerprint from the configuration, else
+ * known_hosts, where a new one is pinned. CV_HOST_KEY with what to do, or as cv_known_hosts_check.
+ */
+struct cv_status cv_access_check_host_key(const struct cv_access *access, struct cv_slice blob,
+                                          const char *fingerprint, struct cv_error *error);
+
+/* The settings of a link, from the configuration. `ciphers` is borrowed from `access`. */
+void cv_access_link_options(const struct cv_access *access, struct cv_link_options *options);
+
+#endif

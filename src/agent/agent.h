@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The agent: publishes the tunnels of its configuration over one link and carries their streams to
+ * the local services. It never parses HTTP; rules, timers and Host are the relay's to enforce.
+ * Owns the uplink and all streams; borrows access and log. Its worker's thread.
+ */
+#ifndef CV_AGENT_AGENT_H
+#define CV_AGENT_AGENT_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cv_access;
+struct cv_agent;
+struct cv_log;
+struct cv_worker;
+
+struct cv_agent_ops {
+    /* A tunnel is published; consumers find it at `url` (empty for TCP tunnels). May be NULL. */
+    void (*on_published)(void *arg, const char *tunnel, const char *url, const char *target);
+    /* The agent has stopped, as asked (CV_OK) or because it makes no sense to go on. The last
+     * callback. */
+    void (*on_ended)(void *arg, struct cv_status why, const struct cv_error *error);
+};
+
+struct cv_agent_options {
+    const struct cv_access *access; /* its configuration has the tunnels */
+    struct cv_log *log;
+    bool is_interactive; /* ends on what a person has to mend, see cv_uplink_options, and when its
+                            last tunnel is taken over or refused */
+};
+
+/* CV_CONFIG (no tunnel, a target that cannot be read), CV_NO_MEMORY; nothing is held then. */
+struct cv_status cv_agent_new(struct cv_worker *worker, const struct cv_agent_options *options,
+                              const struct cv_agent_ops *ops, void *arg, struct cv_agent **agent,
+                              struct cv_error *error);
+
+/* Takes no new streams, lets those under way end within shutdown.drain, closes the link; on_ended
+ * follows. A second call does not wait any longer. */
+void cv_agent_stop(struct cv_agent *agent);
+
+/* After on_ended, or after the worker has ended. Takes NULL, nulls. */
+void cv_agent_free(struct cv_agent **agent);
+
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One stream of the relay to a local service: connect first, accept the stream afterwards, so that
+ * a consumer learns that a service is down instead of getting an empty answer.
+ *
+ * Happy path: carry_start → on_dialed → cv_splice_new … on_splice_end.
+ * Ways it fails: the service refuses or does not answer (the stream is refused with a word that the
+ * relay reads, docs/PROTOCOL.md); the stream goes while we dial; out of memory.
+ */
+#include "agent/access.h"
+#include "agent/agent_private.h"
+#include "agent/splice.h"
+#include "config/agent_config.h"
+#include "net/conn.h"
+#include "net/dial.h"
+#include "telemetry/log.h"
+#include "transport/link.h"
+
+#include <stdio.h>
+#include <utlist.h>
+
+enum { OPEN_CONNECT_FAILED = 2, OPEN_RESOURCE_SHORTAGE = 4 }; /* RFC 4254 §5.1 */
+
+struct carry {
+    struct cv_agent *agent;
+    const struct cv_publication *publication;
+    struct cv_stream *stream; /* until the splice has it */
+    struct cv_dial *dial;
+    struct cv_splice *splice;
+    uint64_t began_ms;
+    struct carry *prev, *next;
+};
+
+static void carry_free(struct carry *carry)
+{
+    struct cv_agent *agent = carry->agent;
+    cv_dial_cancel(&carry->dial);
+    DL_DELETE(agent->carries, carry);
+    agent->carry_count--;
+    free(carry);
+    agent_on_carry_end(agent);
+}
+
+static void on_splice_end(void *arg, const struct cv_splice_end *end)
+{
+    struct carry *carry = arg;
+    struct cv_agent *agent = carry->agent;
+    cv_log(agent->options.log, CV_LOG_DEBUG, "agent", "stream_ended", "stream ended",
+           CV_F_STR("tunnel", carry->publication->name), CV_F_UINT("bytesIn", end->bytes_out),
+           CV_F_UINT("bytesOut", end->bytes_in),
+           CV_F_UINT("durationMs", cv_worker_now_ms(agent->worker) - carry->began_ms),
+           CV_F_STR("reason", cv_status_name(end->why.id)));
+    carry->splice = NULL;
+    carry_free(carry);
+}
+
+/* The relay has closed it, or the link is lost, before the service answered. */
+static void on_stream_closed(void *arg, struct cv_status why)
+{
+    struct carry *carry = arg;
+    (void)why;
+    carry->stream = NULL;
+    carry_free(carry);
+}
+
+static const struct cv_stream_ops dialing_ops = {.on_closed = on_stream_closed};
+
+static const char *refusal_word(enum cv_status_id id)
+{
+    switch (id) {
+    case CV_CONN_REFUSED:
+        return "service-refused";
+    case CV_CONN_TIMEOUT:
+        return "service-timeout";
+    case CV_NO_MEMORY:
+    case CV_NO_RESOURCES:
+        return "agent-busy";
+    default:
+        return "service-unreachable";
+    }
+}
+
+static void refuse(struct carry *carry, struct cv_status why, const char *detail)
+{
+    struct cv_agent *agent = carry->agent;
+    const char *word = refusal_word(why.id);
+    char text[300];
+    (void)snprintf(text, sizeof text, "%s: %s", word, detail);
+    cv_log_limited(agent->options.log, CV_LOG_WARN, "agent", "service_unavailable",
+                   "the local service cannot be reached",
+                   CV_F_STR("tunnel", carry->publication->name),
+                   CV_F_STR("target", carry->publication->target), CV_F_STR("reason", word),
+                   CV_F_STR("detail", detail));
+    bool is_ours = strcmp(word, "agent-busy") == 0;
+    struct cv_stream *stream = carry->stream;
+    carry->stream = NULL;
+    cv_stream_refuse(stream, is_ours ? OPEN_RESOURCE_SHORTAGE : OPEN_CONNECT_FAILED, text);
+    carry_free(carry);
+}
+
+static void drop_data(void *arg, uint8_t *data, size_t len)
+{
+    (void)arg;
+    (void)data;
+    (void)len;
+}
+
+static void drop_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    (void)arg;
+    (void)why;
+    (void)error;
+}
+
+static const struct cv_conn_ops dropped_ops = {.on_data = drop_data, .on_closed = drop_closed};
+
+static void on_dialed(void *arg, const struct cv_dial_result *result)
+{
+    struct carry *carry = arg;
+    carry->dial = NULL;
+    if (!cv_is_ok(result->status)) {
+        refuse(carry, result->status, result->error->detail);
+        return;
+    }
+    size_t window = (size_t)carry->agent->options.access->config->ssh_window_bytes;
+    struct cv_status status = cv_splice_new(result->conn, carry->stream, true, window,
+                                            on_splice_end, carry, &carry->splice);
+    if (cv_is_ok(status)) {
+        carry->stream = NULL;
+        return;
+    }
+    cv_conn_set_ops(result->conn, &dropped_ops, NULL);
+    cv_conn_close(result->conn, status);
+    refuse(carry, status, cv_status_text(status.id));
+}
+
+void carry_start(struct cv_agent *agent, const struct cv_publication *publication,
+                 struct cv_stream *stream)
+{
+    struct carry *carry = calloc(1, sizeof *carry);
+    if (!carry) {
+        cv_stream_refuse(stream, OPEN_RESOURCE_SHORTAGE, "agent-busy: out of memory");
+        return;
+    }
+    *carry = (struct carry){.agent = agent,
+                            .publication = publication,
+                            .stream = stream,
+                            .began_ms = cv_worker_now_ms(agent->worker)};
+    DL_APPEND(agent->carries, carry);
+    agent->carry_count++;
+    cv_stream_set_ops(stream, &dialing_ops, carry);
+    struct cv_error error = {0};
+    struct cv_dial_options options = {
+        .host = publication->host,
+        .port = publication->port,
+        .timeout_ms = agent->options.access->config->connect_service_timeout_ms,
+    };
+    struct cv_status status =
+        cv_dial_start(agent->worker, &options, on_dialed, carry, &carry->dial, &error);
+    if (!cv_is_ok(status))
+        refuse(carry, status, error.detail[0] ? error.detail : cv_status_text(status.id));
+}
+
+void carry_end_all(struct cv_agent *agent)
+{
+    struct carry *carry, *next;
+    DL_FOREACH_SAFE(agent->carries, carry, next)
+    {
+        if (carry->splice) {
+            cv_splice_close(carry->splice);
+        } else {
+            struct cv_stream *stream = carry->stream;
+            carry->stream = NULL;
+            cv_stream_refuse(stream, OPEN_CONNECT_FAILED, "agent-stopping: cut");
+            carry_free(carry);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Happy path: cv_dialer_start → on_dialed → request written → on_data: 101 → finish.
+ * Ways it fails: the dial (name, TCP, proxy, TLS); a refusal; the connection ends; time is over;
+ * cancelled.
+ */
+#include "agent/dialer.h"
+
+#include "agent/access.h"
+#include "agent/upgrade.h"
+#include "base/digest.h"
+#include "config/agent_config.h"
+#include "net/conn.h"
+#include "net/dial.h"
+#include "net/worker.h"
+
+struct cv_dialer {
+    struct cv_worker *worker;
+    const struct cv_access *access;
+    const char *subprotocol;
+    cv_dialer_on_done *on_done;
+    void *arg;
+    struct cv_dial *dial;
+    struct cv_conn *conn;
+    struct cv_upgrade upgrade;
+    bool has_upgrade;
+    struct cv_proxy proxy;
+    struct cv_timer timer; /* the upgrade takes too long */
+    uint64_t deadline_ms;
+    struct cv_buf token;
+};
+
+static void ignore_data(void *arg, uint8_t *data, size_t len)
+{
+    (void)arg;
+    (void)data;
+    (void)len;
+}
+
+static void ignore_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    (void)arg;
+    (void)why;
+    (void)error;
+}
+
+/* A connection that nobody wants any more closes by itself. */
+static const struct cv_conn_ops orphan_ops = {.on_data = ignore_data, .on_closed = ignore_closed};
+
+void cv_dialer_discard(struct cv_conn *conn)
+{
+    cv_conn_set_ops(conn, &orphan_ops, NULL);
+    cv_conn_close(conn, cv_status(CV_CANCELLED));
+}
+
+static void dialer_free(struct cv_dialer *dialer)
+{
+    cv_worker_timer_stop(dialer->worker, &dialer->timer);
+    cv_dial_cancel(&dialer->dial);
+    if (dialer->has_upgrade)
+        cv_upgrade_done(&dialer->upgrade);
+    if (dialer->conn)
+        cv_dialer_discard(dialer->conn);
+    cv_buf_wipe(&dialer->token);
+    cv_wipe(&dialer->proxy, sizeof dialer->proxy);
+    free(dialer);
+}
+
+static void finish(struct cv_dialer *dialer, struct cv_status status, const struct cv_error *error,
+                   struct cv_slice early)
+{
+    struct cv_error none = {.id = status.id};
+    struct cv_dialer_result result = {
+        .status = status,
+        .error = error ? error : &none,
+        .early = early,
+        .retry_after_ms = dialer->has_upgrade ? dialer->upgrade.retry_after_ms : 0,
+    };
+    cv_dialer_on_done *on_done = dialer->on_done;
+    void *arg = dialer->arg;
+    if (!result.error->detail[0])
+        (void)cv_fail(&none, status.id, "%s", cv_status_text(status.id));
+    if (cv_is_ok(status)) {
+        result.conn = dialer->conn;
+        dialer->conn = NULL;
+    }
+    /* `early` points into bytes that the connection handed out for this turn. */
+    dialer_free(dialer);
+    on_done(arg, &result);
+}
+
+/* ---- the upgrade ---- */
+
+static void on_data(void *arg, uint8_t *data, size_t len)
+{
+    struct cv_dialer *dialer = arg;
+    struct cv_error error = {0};
+    struct cv_slice early;
+    struct cv_status status = cv_upgrade_feed(&dialer->upgrade, data, len, &early, &error);
+    if (status.id != CV_AGAIN)
+        finish(dialer, status, &error, early);
+}
+
+static void on_eof(void *arg)
+{
+    struct cv_dialer *dialer = arg;
+    struct cv_error error = {0};
+    struct cv_status status = cv_upgrade_eof(&dialer->upgrade, &error);
+    finish(dialer, status, &error, cv_slice(NULL, 0));
+}
+
+static void on_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_dialer *dialer = arg;
+    dialer->conn = NULL;
+    finish(dialer, cv_is_ok(why) ? cv_status(CV_CONN_RESET) : why, error, cv_slice(NULL, 0));
+}
+
+static const struct cv_conn_ops conn_ops = {
+    .on_data = on_data, .on_eof = on_eof, .on_closed = on_closed};
+
+static void on_timeout(void *arg)
+{
+    struct cv_error error;
+    struct cv_status status =
+        cv_fail(&error, CV_CONN_TIMEOUT, "connected, but the relay did not answer the upgrade");
+    finish(arg, status, &error, cv_slice(NULL, 0));
+}
+
+static struct cv_status send_request(struct cv_dialer *dialer)
+{
+    struct cv_upgrade_request request = {
+        .relay = dialer->access->relay,
+        .path = dialer->access->path,
+        .subprotocol = dialer->subprotocol,
+        .agent_id = dialer->access->agent_id,
+        .token = cv_buf_slice(&dialer->token),
+    };
+    dialer->has_upgrade = true;
+    CV_RETURN_IF_ERROR(cv_upgrade_begin(&dialer->upgrade, &request, cv_conn_out(dialer->conn)));
+    cv_conn_flush(dialer->conn);
+    uint64_t now_ms = cv_worker_now_ms(dialer->worker);
+    return cv_worker_timer_start(dialer->worker, &dialer->timer,
+                                 dialer->deadline_ms > now_ms ? dialer->deadline_ms - now_ms : 1);
+}
+
+static void on_dialed(void *arg, const struct cv_dial_result *result)
+{
+    struct cv_dialer *dialer = arg;
+    dialer->dial = NULL;
+    if (!cv_is_ok(result->status)) {
+        finish(dialer, result->status, result->error, cv_slice(NULL, 0));
+        return;
+    }
+    dialer->conn = result->conn;
+    cv_conn_set_ops(dialer->conn, &conn_ops, dialer);
+    struct cv_status status = send_request(dialer);
+    if (!cv_is_ok(status))
+        finish(dialer, status, NULL, cv_slice(NULL, 0));
+}
+
+/* ---- life ---- */
+
+static struct cv_status prepare(struct cv_dialer *dialer, struct cv_error *error)
+{
+    const struct cv_access *access = dialer->access;
+    CV_RETURN_IF_ERROR(cv_access_token(access, &dialer->token, error));
+    struct cv_proxy_settings settings = {.url = access->config->proxy};
+    CV_RETURN_IF_ERROR(cv_proxy_choose(&settings, access->tls != NULL, access->host, access->port,
+                                       &dialer->proxy, error));
+    uint64_t timeout_ms = access->config->connect_relay_timeout_ms;
+    dialer->deadline_ms = cv_worker_now_ms(dialer->worker) + timeout_ms;
+    struct cv_dial_options options = {
+        .host = access->host,
+        .port = access->port,
+        .tls = access->tls,
+        .proxy = &dialer->proxy,
+        .timeout_ms = timeout_ms,
+    };
+    return cv_dial_start(dialer->worker, &options, on_dialed, dialer, &dialer->dial, error);
+}
+
+struct cv_status cv_dialer_start(struct cv_worker *worker, const struct cv_access *access,
+                                 const char *subprotocol, cv_dialer_on_done *on_done, void *arg,
+                                 struct cv_dialer **out, struct cv_error *error)
+{
+    struct cv_dialer *dialer = calloc(1, sizeof *dialer);
+    *out = NULL;
+    if (!dialer)
+        return cv_fail(error, CV_NO_MEMORY, "out of memory");
+    *dialer = (struct cv_dialer){.worker = worker,
+                                 .access = access,
+                                 .subprotocol = subprotocol,
+                                 .on_done = on_done,
+                                 .arg = arg};
+    cv_timer_init(&dialer->timer, on_timeout, dialer);
+    cv_buf_init(&dialer->token, CV_ACCESS_TOKEN_MAX);
+    struct cv_status status = prepare(dialer, error);
+    if (!cv_is_ok(status)) {
+        dialer_free(dialer);
+        return status;
+    }
+    *out = dialer;
+    return cv_ok();
+}
+
+void cv_dialer_cancel(struct cv_dialer **dialer)
+{
+    if (*dialer)
+        dialer_free(*dialer);
+    *dialer = NULL;
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/upgrade.h"
+
+#include "proto/http/http_parser.h"
+#include "proto/http/http_writer.h"
+
+#include <jansson.h>
+
+enum { RETRY_AFTER_MAX_S = 3600 };
+
+static struct cv_status write_request(struct cv_upgrade *upgrade,
+                                      const struct cv_upgrade_request *request, struct cv_buf *out)
+{
+    const struct {
+        const char *name, *value;
+    } fields[] = {
+        {"Host", request->relay},
+        {"Connection", "Upgrade"},
+        {"Upgrade", "websocket"},
+        {"Sec-WebSocket-Version", "13"},
+        {"Sec-WebSocket-Key", upgrade->key},
+        {"Sec-WebSocket-Protocol", request->subprotocol},
+        {"User-Agent", "culvert/" CV_VERSION},
+        {"Culvert-Agent", request->agent_id},
+    };
+    CV_RETURN_IF_ERROR(
+        cv_http_write_request_line(out, cv_slice_str("GET"), cv_slice_str(request->path)));
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        if (fields[i].value)
+            CV_RETURN_IF_ERROR(cv_http_write_field_str(out, fields[i].name, fields[i].value));
+    char value[8 + 8192];
+    int len = snprintf(value, sizeof value, "Bearer %.*s", (int)request->token.len,
+                       (const char *)request->token.data);
+    if (len < 0 || (size_t)len >= sizeof value)
+        return cv_status(CV_INVALID);
+    CV_RETURN_IF_ERROR(cv_http_write_field_str(out, "Authorization", value));
+    return cv_http_write_head_end(out);
+}
+
+struct cv_status cv_upgrade_begin(struct cv_upgrade *upgrade,
+                                  const struct cv_upgrade_request *request, struct cv_buf *out)
+{
+    *upgrade = (struct cv_upgrade){.subprotocol = request->subprotocol};
+    cv_buf_init(&upgrade->body, CV_UPGRADE_BODY_MAX);
+    cv_ws_make_key(upgrade->key);
+    upgrade->parser = cv_http_parser_new(CV_HTTP_RESPONSES, &cv_http_response_limits);
+    if (!upgrade->parser)
+        return cv_status(CV_NO_MEMORY);
+    CV_RETURN_IF_ERROR(cv_http_parser_expect(upgrade->parser, CV_HTTP_EXPECT_UPGRADE));
+    return write_request(upgrade, request, out);
+}
+
+void cv_upgrade_done(struct cv_upgrade *upgrade)
+{
+    cv_http_parser_free(&upgrade->parser);
+    cv_buf_done(&upgrade->body);
+}
+
+static struct cv_slice field(const struct cv_http_head *head, const char *name)
+{
+    const struct cv_slice *value = cv_http_find(head, name);
+    return value ? *value : cv_slice(NULL, 0);
+}
+
+static void take_head(struct cv_upgrade *upgrade, const struct cv_http_head *head)
+{
+    upgrade->http_status = head->status;
+    uint64_t seconds;
+    if (cv_slice_to_u64(field(head, "Retry-After"), RETRY_AFTER_MAX_S, &seconds))
+        upgrade->retry_after_ms = seconds * 1000;
+    upgrade->is_problem =
+        cv_slice_starts_with(field(head, "Content-Type"), "application/problem+json");
+    (void)cv_slice_to_str(field(head, "Server"), upgrade->server, sizeof upgrade->server);
+}
+
+static struct cv_status check_101(const struct cv_upgrade *upgrade, const struct cv_http_head *head,
+                                  struct cv_error *error)
+{
+    struct cv_ws_response response = {
+        .http_status = (unsigned)head->status,
+        .upgrade = field(head, "Upgrade"),
+        .connection = field(head, "Connection"),
+        .accept = field(head, "Sec-WebSocket-Accept"),
+        .protocol = field(head, "Sec-WebSocket-Protocol"),
+    };
+    CV_RETURN_IF_ERROR(cv_ws_check_response(&response, cv_slice_str(upgrade->key),
+                                            cv_slice_str(upgrade->subprotocol), error));
+    if (!cv_slice_is(response.protocol, upgrade->subprotocol))
+        return cv_fail(error, CV_WS_UPGRADE,
+                       "the server speaks WebSocket but not %s: is this a culvert relay?",
+                       upgrade->subprotocol);
+    return cv_ok();
+}
+
+/* What the relay said, in its own words: copies `detail` and maps the reason to our table. */
+static bool read_problem(const struct cv_upgrade *upgrade, char code[32], char detail[160])
+{
+    code[0] = detail[0] = '\0';
+    if (!upgrade->is_problem)
+        return false;
+    json_t *object = json_loadb((const char *)upgrade->body.data + upgrade->body.start,
+                                cv_buf_len(&upgrade->body), 0, NULL);
+    const char *text = json_string_value(json_object_get(object, "code"));
+    if (text)
+        (void)snprintf(code, 32, "%s", text);
+    text = json_string_value(json_object_get(object, "detail"));
+    if (!text)
+        text = json_string_value(json_object_get(object, "title"));
+    if (text)
+        (void)snprintf(detail, 160, "%s", text);
+    json_decref(object);
+    return true;
+}
+
+static struct cv_status judge(const struct cv_upgrade *upgrade, struct cv_error *error)
+{
+    char code[32], detail[160];
+    bool is_relay = read_problem(upgrade, code, detail);
+    const char *colon = detail[0] ? ": " : "";
+    switch (upgrade->http_status) {
+    case 401:
+        if (!is_relay)
+            break;
+        return cv_fail(error, strcmp(code, "TUNNEL_003") == 0 ? CV_AUTH_EXPIRED : CV_AUTH_FAILED,
+                       "the relay refuses the token (401 %s%s%s)", code, colon, detail);
+    case 403:
+        if (!is_relay)
+            break;
+        return cv_fail(error, CV_FORBIDDEN, "the relay does not permit it (403 %s%s%s)", code,
+                       colon, detail);
+    case 404:
+        return cv_fail(error, CV_WS_REFUSED,
+                       "there is no relay at this path (404): check the URL, its path is "
+                       "/tunnel unless the operator says otherwise");
+    case 407:
+        return cv_fail(error, CV_PROXY, "a proxy wants a user and password (407)");
+    case 426:
+        return cv_fail(error, CV_WS_VERSION,
+                       "the server wants another protocol version (426): update culvert");
+    case 429:
+        return cv_fail(error, CV_RATE_LIMITED, "too many connections (429%s%s), waiting", colon,
+                       detail);
+    case 503:
+        return cv_fail(error, CV_UNAVAILABLE, "the relay is not available now (503%s%s)", colon,
+                       detail);
+    default:
+        break;
+    }
+    return cv_fail(error, CV_WS_REFUSED,
+                   "HTTP status %d%s%s%s instead of a WebSocket%s%s: another server or a proxy "
+                   "answers, or it does not let WebSockets through",
+                   upgrade->http_status, upgrade->server[0] ? " from " : "", upgrade->server,
+                   is_relay ? " (relay)" : "", colon, detail);
+}
+
+struct cv_status cv_upgrade_feed(struct cv_upgrade *upgrade, const uint8_t *data, size_t len,
+                                 struct cv_slice *early, struct cv_error *error)
+{
+    *early = cv_slice(NULL, 0);
+    CV_RETURN_IF_ERROR(cv_http_parser_feed(upgrade->parser, data, len));
+    for (;;) {
+        struct cv_http_event event;
+        struct cv_status status = cv_http_parser_next(upgrade->parser, &event);
+        if (status.id == CV_AGAIN)
+            return status;
+        if (status.id == CV_EOF && upgrade->http_status)
+            return judge(upgrade, error);
+        if (!cv_is_ok(status))
+            return cv_fail(error, status.id == CV_NO_MEMORY ? status.id : CV_WS_REFUSED,
+                           "what answers is no HTTP server: %s",
+                           cv_http_parser_fault(upgrade->parser));
+        switch (event.type) {
+        case CV_HTTP_HEAD:
+            if (event.head->status < 200 && event.head->status != 101)
+                break;
+            take_head(upgrade, event.head);
+            if (event.head->status != 101)
+                break;
+            CV_RETURN_IF_ERROR(check_101(upgrade, event.head, error));
+            /* The parser says END and then nothing more: what is behind is WebSocket. */
+            while (cv_is_ok(cv_http_parser_next(upgrade->parser, &event)))
+                ;
+            *early = cv_http_parser_take_rest(upgrade->parser);
+            return cv_ok();
+        case CV_HTTP_BODY:
+            if (!cv_is_ok(cv_buf_append_slice(&upgrade->body, event.body)))
+                return judge(upgrade, error);
+            break;
+        case CV_HTTP_TRAILERS:
+            break;
+        case CV_HTTP_END:
+            return judge(upgrade, error);
+        }
+    }
+}
+
+struct cv_status cv_upgrade_eof(struct cv_upgrade *upgrade, struct cv_error *error)
+{
+    if (upgrade->http_status)
+        return judge(upgrade, error);
+    return cv_fail(error, CV_CONN_RESET, "the server closed the connection without an answer");
+}

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Happy path: cv_uplink_new → try_now → on_dialed → cv_link_new → on_link_up → … → on_link_closed →
+ * try_later → try_now …
+ * Ways it fails: a try fails (on_dialed, or the link ends before it is up); the link is lost; the
+ * relay has another host key; the token is refused; tries are used up.
+ */
+#include "agent/uplink.h"
+
+#include "agent/access.h"
+#include "agent/dialer.h"
+#include "base/digest.h"
+#include "base/fsm.h"
+#include "config/agent_config.h"
+#include "flow/backoff.h"
+#include "net/conn.h"
+#include "net/worker.h"
+#include "telemetry/log.h"
+#include "transport/link.h"
+
+#include <stdio.h>
+
+enum {
+    REFUSED_MIN_MS = 10000, /* a token that was refused is not tried again before */
+    TELL_AFTER = 10,        /* failed tries in a row of which the person is told */
+};
+
+enum state { IDLE, DIALING, HANDSHAKE, UP, WAITING, CLOSING, ENDED, STATE_COUNT };
+
+static const char *const state_names[STATE_COUNT] = {"idle",    "dialing", "handshake", "up",
+                                                     "waiting", "closing", "ended"};
+static const uint32_t may_follow[STATE_COUNT] = {
+    [IDLE] = 1U << DIALING | 1U << CLOSING,
+    [DIALING] = 1U << HANDSHAKE | 1U << WAITING | 1U << CLOSING,
+    [HANDSHAKE] = 1U << UP | 1U << WAITING | 1U << CLOSING,
+    [UP] = 1U << WAITING | 1U << CLOSING,
+    [WAITING] = 1U << DIALING | 1U << CLOSING,
+    [CLOSING] = 1U << ENDED,
+};
+static const struct cv_fsm_def machine = {
+    .name = "uplink", .states = state_names, .may_follow = may_follow, .count = STATE_COUNT};
+
+struct cv_uplink {
+    struct cv_worker *worker;
+    struct cv_uplink_options options;
+    const struct cv_uplink_ops *ops;
+    void *arg;
+    struct cv_fsm fsm;
+    struct cv_dialer *dialer;
+    struct cv_link *link;
+    struct cv_backoff backoff;
+    struct cv_timer timer;
+    struct cv_defer ending; /* on_ended, never from inside a call */
+    uint64_t attempts;      /* since the start */
+    uint64_t retry_after_ms;
+    uint64_t began_ms; /* the try under way */
+    bool was_up;
+    struct cv_status why; /* of the end */
+    struct cv_error error;
+    struct cv_error host_key; /* why on_host_key said no */
+};
+
+static void try_now(void *arg);
+
+static bool is_state(const struct cv_uplink *u, enum state state)
+{
+    return u->fsm.state == (unsigned)state;
+}
+
+static void on_change(void *arg, const char *name, const char *from, const char *to)
+{
+    struct cv_uplink *u = arg;
+    cv_log(u->options.log, CV_LOG_DEBUG, name, "state", "uplink state", CV_F_STR("from", from),
+           CV_F_STR("to", to));
+}
+
+static void end(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
+{
+    if (is_state(u, CLOSING) || is_state(u, ENDED))
+        return;
+    u->why = why;
+    u->error = error ? *error : (struct cv_error){.id = why.id};
+    cv_fsm_set(&u->fsm, CLOSING);
+    cv_worker_timer_stop(u->worker, &u->timer);
+    cv_dialer_cancel(&u->dialer);
+    if (!u->link)
+        cv_worker_defer(u->worker, &u->ending);
+}
+
+static void on_ending(void *arg)
+{
+    struct cv_uplink *u = arg;
+    cv_fsm_set(&u->fsm, ENDED);
+    u->ops->on_ended(u->arg, u->why, &u->error);
+}
+
+/* ---- trying again ---- */
+
+/* A failure that trying again does not mend while somebody waits. */
+static bool is_final(const struct cv_uplink *u, struct cv_status why)
+{
+    if (!u->options.is_interactive)
+        return false;
+    if (why.id == CV_HOST_KEY)
+        return true;
+    if (u->was_up)
+        return false;
+    enum cv_category category = cv_status_category(why.id);
+    return category == CV_CATEGORY_AUTHENTICATION || category == CV_CATEGORY_CONFIGURATION;
+}
+
+static uint64_t choose_delay(const struct cv_uplink *u, struct cv_status why)
+{
+    uint64_t random;
+    cv_random(&random, sizeof random);
+    uint64_t delay_ms = cv_backoff_delay(&u->backoff, cv_worker_now_ms(u->worker), random);
+    if (cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION && delay_ms < REFUSED_MIN_MS)
+        delay_ms = REFUSED_MIN_MS;
+    return delay_ms < u->retry_after_ms ? u->retry_after_ms : delay_ms;
+}
+
+/* What the log and a person get to read: a sentence and a code. */
+static struct cv_error complete(struct cv_status why, const struct cv_error *error)
+{
+    struct cv_error full = {.id = why.id};
+    if (error && error->detail[0])
+        full = *error;
+    else
+        (void)cv_fail(&full, why.id, "%s", cv_status_text(why.id));
+    full.id = why.id;
+    return full;
+}
+
+/* After the backoff was told. */
+static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_error full = complete(why, error);
+    unsigned failures = u->backoff.failures;
+    uint32_t max = u->options.access->config->reconnect_max_attempts;
+    if (is_final(u, why) || (max && failures >= max)) {
+        end(u, why, &full);
+        return;
+    }
+    uint64_t delay_ms = choose_delay(u, why);
+    cv_fsm_set(&u->fsm, WAITING);
+    cv_log(u->options.log, CV_LOG_WARN, "agent", u->was_up ? "reconnecting" : "connect_failed",
+           u->was_up ? "no link to the relay, trying again"
+                     : "the relay cannot be reached, trying again",
+           CV_F_UINT("attempt", u->attempts), CV_F_UINT("failures", failures),
+           CV_F_UINT("delayMs", delay_ms), CV_F_STR("relay", u->options.access->relay),
+           CV_F_ERROR(&full));
+    if (failures == TELL_AFTER)
+        cv_log(u->options.log, CV_LOG_WARN, "agent", "still_unreachable",
+               "the relay has not been reached for a while; consumers get errors meanwhile",
+               CV_F_UINT("failures", failures),
+               CV_F_STR("suggestion", cv_status_suggestion(why.id)));
+    if (!cv_is_ok(cv_worker_timer_start(u->worker, &u->timer, delay_ms)))
+        end(u, cv_status(CV_NO_MEMORY), NULL);
+}
+
+static void try_failed(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
+{
+    cv_backoff_failed(&u->backoff);
+    try_later(u, why, error);
+}
+
+/* ---- the link ---- */
+
+static void on_link_up(void *arg)
+{
+    struct cv_uplink *u = arg;
+    if (!is_state(u, HANDSHAKE))
+        return;
+    uint64_t now_ms = cv_worker_now_ms(u->worker);
+    cv_fsm_set(&u->fsm, UP);
+    cv_backoff_up(&u->backoff, now_ms);
+    u->was_up = true;
+    u->retry_after_ms = 0;
+    cv_log(u->options.log, CV_LOG_INFO, "agent", "link_up", "connected to the relay",
+           CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts),
+           CV_F_UINT("setupMs", now_ms - u->began_ms));
+    u->ops->on_up(u->arg, u->link);
+}
+
+static bool on_host_key(void *arg, struct cv_slice blob, const char *fingerprint)
+{
+    struct cv_uplink *u = arg;
+    u->host_key = (struct cv_error){0};
+    return cv_is_ok(cv_access_check_host_key(u->options.access, blob, fingerprint, &u->host_key));
+}
+
+static void on_reply(void *arg, uintptr_t cookie, bool is_success)
+{
+    struct cv_uplink *u = arg;
+    if (is_state(u, UP))
+        u->ops->on_reply(u->arg, cookie, is_success);
+}
+
+static void on_control(void *arg, const struct cv_link_control *control)
+{
+    struct cv_uplink *u = arg;
+    if (u->ops->on_control)
+        u->ops->on_control(u->arg, control);
+}
+
+static void on_stream(void *arg, struct cv_stream *stream, enum cv_stream_kind kind,
+                      struct cv_slice host, uint32_t port)
+{
+    struct cv_uplink *u = arg;
+    if (kind == CV_STREAM_FORWARDED && is_state(u, UP) && u->ops->on_stream)
+        u->ops->on_stream(u->arg, stream, host, port);
+    else
+        cv_stream_refuse(stream, 1, "tunnel-unknown: nothing is published here");
+}
+
+static void on_link_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_uplink *u = arg;
+    bool was_up = is_state(u, UP), is_closing = is_state(u, CLOSING);
+    u->link = NULL;
+    if (u->host_key.id != CV_OK) {
+        why = cv_status(u->host_key.id);
+        error = &u->host_key;
+    } else if (cv_is_ok(why)) {
+        why = cv_status(CV_LINK_LOST);
+    }
+    if (is_closing) {
+        on_ending(u);
+        return;
+    }
+    if (was_up) {
+        cv_backoff_lost(&u->backoff, cv_worker_now_ms(u->worker));
+        try_later(u, why, error);
+        if (u->ops->on_down)
+            u->ops->on_down(u->arg);
+    } else {
+        try_failed(u, why, error);
+    }
+}
+
+static const struct cv_link_ops link_ops = {
+    .on_up = on_link_up,
+    .on_host_key = on_host_key,
+    .on_reply = on_reply,
+    .on_stream = on_stream,
+    .on_control = on_control,
+    .on_closed = on_link_closed,
+};
+
+/* ---- a try ---- */
+
+static void on_dialed(void *arg, const struct cv_dialer_result *result)
+{
+    struct cv_uplink *u = arg;
+    struct cv_link_options options;
+    u->dialer = NULL;
+    u->retry_after_ms = result->retry_after_ms;
+    u->host_key = (struct cv_error){0};
+    if (!cv_is_ok(result->status)) {
+        try_failed(u, result->status, result->error);
+        return;
+    }
+    cv_access_link_options(u->options.access, &options);
+    cv_fsm_set(&u->fsm, HANDSHAKE);
+    struct cv_status status = cv_link_new(u->worker, result->conn, &options, result->early,
+                                          &link_ops, u, u->options.log, &u->link);
+    if (!cv_is_ok(status)) {
+        cv_dialer_discard(result->conn);
+        try_failed(u, status, NULL);
+    }
+}
+
+static void try_now(void *arg)
+{
+    struct cv_uplink *u = arg;
+    struct cv_error error = {0};
+    u->attempts++;
+    u->began_ms = cv_worker_now_ms(u->worker);
+    cv_fsm_set(&u->fsm, DIALING);
+    cv_log(u->options.log, CV_LOG_DEBUG, "agent", "connecting", "trying to reach the relay",
+           CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts));
+    struct cv_status status = cv_dialer_start(u->worker, u->options.access, "culvert.v1", on_dialed,
+                                              u, &u->dialer, &error);
+    if (!cv_is_ok(status))
+        try_failed(u, status, &error);
+}
+
+/* ---- life ---- */
+
+struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_options *options,
+                               const struct cv_uplink_ops *ops, void *arg, struct cv_uplink **out)
+{
+    const struct cv_agent_config *config = options->access->config;
+    struct cv_uplink *u = calloc(1, sizeof *u);
+    *out = NULL;
+    if (!u)
+        return cv_status(CV_NO_MEMORY);
+    *u = (struct cv_uplink){.worker = worker,
+                            .options = *options,
+                            .ops = ops,
+                            .arg = arg,
+                            .fsm = {.def = &machine, .state = IDLE, .on_change = on_change}};
+    u->fsm.arg = u;
+    cv_backoff_init(&u->backoff, config->reconnect_initial_ms, config->reconnect_max_ms,
+                    cv_worker_now_ms(worker));
+    cv_timer_init(&u->timer, try_now, u);
+    cv_defer_init(&u->ending, on_ending, u);
+    struct cv_status status = cv_worker_timer_start(worker, &u->timer, 0);
+    if (!cv_is_ok(status)) {
+        free(u);
+        return status;
+    }
+    *out = u;
+    return cv_ok();
+}
+
+void cv_uplink_close(struct cv_uplink *u, const char *message)
+{
+    if (u->link && !is_state(u, CLOSING))
+        cv_link_close(u->link, cv_ok(), message);
+    end(u, cv_ok(), NULL);
+}
+
+void cv_uplink_free(struct cv_uplink **uplink)
+{
+    struct cv_uplink *u = *uplink;
+    *uplink = NULL;
+    if (!u)
+        return;
+    cv_worker_timer_stop(u->worker, &u->timer);
+    cv_defer_cancel(&u->ending);
+    cv_dialer_cancel(&u->dialer);
+    free(u);
+}
+
+struct cv_link *cv_uplink_link(const struct cv_uplink *u)
+{
+    return is_state(u, UP) ? u->link : NULL;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The way to the relay, kept up: dial, upgrade, SSH session, and again after a loss, for as long as
+ * it makes sense. Knows nothing of tunnels.
+ *
+ *      idle ──▶ dialing ──▶ handshake ──▶ up ──┐
+ *                  ▲  │          │             │
+ *                  │  ▼          ▼             ▼
+ *                  waiting ◀──────────────── lost          any ──▶ closing ──▶ ended
+ *
+ * Owns the link; borrows the access. Delays: flow/backoff.h; a refused token is not tried again for
+ * 10 s, Retry-After is honoured. Each try is logged with its number, delay and reason. Its worker's
+ * thread; callbacks come from the loop, never from inside a call.
+ */
+#ifndef CV_AGENT_UPLINK_H
+#define CV_AGENT_UPLINK_H
+
+#include "base/slice.h"
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cv_access;
+struct cv_link;
+struct cv_link_control;
+struct cv_log;
+struct cv_stream;
+struct cv_uplink;
+struct cv_worker;
+
+struct cv_uplink_ops {
+    /* The SSH session stands. `link` is valid until on_down. */
+    void (*on_up)(void *arg, struct cv_link *link);
+    /* The link is gone, all its streams have ended; the next try is under way. */
+    void (*on_down)(void *arg);
+    void (*on_reply)(void *arg, uintptr_t cookie, bool is_success);
+    void (*on_control)(void *arg, const struct cv_link_control *control);
+    /* The relay opens a stream; NULL refuses. */
+    void (*on_stream)(void *arg, struct cv_stream *stream, struct cv_slice host, uint32_t port);
+    /* The last callback: closed as asked (CV_OK), or given up, and why. */
+    void (*on_ended)(void *arg, struct cv_status why, const struct cv_error *error);
+};
+
+struct cv_uplink_options {
+    const struct cv_access *access;
+    struct cv_log *log;
+    /* Somebody waits for it: a token or certificate that is refused at the first try, and a wrong
+     * host key at any, end it instead of being tried again. */
+    bool is_interactive;
+};
+
+/* Begins to dial. CV_NO_MEMORY. */
+struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_options *options,
+                               const struct cv_uplink_ops *ops, void *arg,
+                               struct cv_uplink **uplink);
+
+/* Says goodbye on every layer; on_ended follows. Idempotent. */
+void cv_uplink_close(struct cv_uplink *uplink, const char *message);
+
+/* Frees what on_ended was called for, or what has not been closed (then without any goodbye, at
+ * teardown). Not from inside its callbacks. Takes NULL, nulls. */
+void cv_uplink_free(struct cv_uplink **uplink);
+
+struct cv_link *cv_uplink_link(const struct cv_uplink *uplink); /* NULL unless up */
+
+#endif
