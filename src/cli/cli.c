@@ -72,9 +72,9 @@ bool cv_cli_is_usage(const struct cv_problems *problems)
 struct cv_status cv_cli_open_log(struct cv_log *log, const char *level, const char *format)
 {
     struct cv_log_options options = {.fd = STDERR_FILENO, .version = CV_VERSION};
-    if (!cv_log_level_parse(cv_slice_str(level), &options.level))
+    if (!cv_log_level_parse(level, &options.level))
         options.level = CV_LOG_INFO;
-    if (!cv_log_format_parse(cv_slice_str(format), &options.format))
+    if (!cv_log_format_parse(format, &options.format))
         options.format = CV_LOG_FORMAT_AUTO;
     return cv_log_init(log, &options);
 }

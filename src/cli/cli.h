@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the subcommands share: their list, exit codes, and the steps that each begins with. A subcommand is a
- * table (struct cv_command) and a function that returns the exit code; one file each. Main thread.
+ * What the subcommands share: their list, exit codes, and the steps that each begins with. A
+ * subcommand is a table (struct cv_command) and a function that returns the exit code; one file
+ * each. Main thread.
  */
 #ifndef CV_CLI_CLI_H
 #define CV_CLI_CLI_H
@@ -28,7 +29,8 @@ CV_CLI_COMMANDS(CV_CLI_DECLARE)
 #undef CV_CLI_DECLARE
 
 /* Parses; when the command is not to run (help was asked for, or the usage is wrong) says so on
- * stdout or stderr and returns false with *exit_code. `values` and `parsed` as in cv_command_parse. */
+ * stdout or stderr and returns false with *exit_code. `values` and `parsed` as in cv_command_parse.
+ */
 bool cv_cli_parse(const struct cv_command *command, int argc, const char *const *argv, void *values,
                   struct cv_parsed *parsed, int *exit_code);
 

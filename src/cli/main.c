@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * culvert: finds the subcommand and runs it.
+ */
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct entry {
+    const struct cv_command *command;
+    int (*run)(int argc, const char *const *argv);
+};
+
+#define ENTRY(name) {&cv_cli_##name##_command, cv_cli_##name},
+static const struct entry entries[] = {CV_CLI_COMMANDS(ENTRY)};
+#undef ENTRY
+
+enum { ENTRY_COUNT = sizeof entries / sizeof entries[0] };
+
+static void print_help(FILE *to)
+{
+    (void)fprintf(to,
+                  "Usage: culvert COMMAND [OPTION]...\n"
+                  "Reach a service on a machine that accepts no connections, from the cloud.\n\n"
+                  "Commands:\n");
+    for (size_t i = 0; i < ENTRY_COUNT; i++)
+        (void)fprintf(to, "  %-8s  %s\n", entries[i].command->name, entries[i].command->summary);
+    (void)fprintf(to, "\n`culvert COMMAND --help` explains a command, with examples. To see it all "
+                      "at work: `culvert demo`.\n");
+}
+
+static int complain_unknown(const char *name)
+{
+    const struct cv_command *commands[ENTRY_COUNT];
+    for (size_t i = 0; i < ENTRY_COUNT; i++)
+        commands[i] = entries[i].command;
+    const char *near = cv_command_suggest(commands, ENTRY_COUNT, name);
+    (void)fprintf(stderr, "culvert: there is no command `%s`%s%s%s\nTry `culvert --help`.\n", name,
+                  near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+    return CV_EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    const char *const *words = (const char *const *)argv;
+    if (argc < 2) {
+        print_help(stderr);
+        return CV_EXIT_USAGE;
+    }
+    const char *name = words[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        print_help(stdout);
+        return CV_EXIT_OK;
+    }
+    if (strcmp(name, "--version") == 0)
+        name = "version";
+    for (size_t i = 0; i < ENTRY_COUNT; i++)
+        if (strcmp(entries[i].command->name, name) == 0)
+            return entries[i].run(argc - 2, words + 2);
+    return complain_unknown(name);
+}

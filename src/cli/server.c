@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * `culvert server`: settings, state folder, log, relay, signals.
+ */
+#include "cli/cli.h"
+#include "config/relay_config.h"
+#include "config/state_dir.h"
+#include "net/net.h"
+#include "relay/relay.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+struct values {
+    const char *config_path;
+    bool is_dev;
+};
+
+static const struct cv_option options[] = {
+    CV_OPT_TEXT(struct values, config_path, "config", 'c', "FILE",
+                "Read settings from a YAML file."),
+    CV_OPT_SETTING("listen", "listen", 0, "HOST:PORT",
+                   "Accept agents and consumers here; several with commas."),
+    CV_OPT_FLAG(struct values, is_dev, "dev", 0,
+                "For trying out: loopback only, no TLS, tokens of a key made in the state folder."),
+    CV_OPT_SETTING("workers", "workers", 0, "N", "Threads; one per CPU without it."),
+    CV_OPT_SETTING("log.level", "log-level", 0, "LEVEL", "error, warn, info, debug or trace."),
+    CV_OPT_SETTING("log.format", "log-format", 0, "FORMAT", "json, text or auto."),
+    CV_OPT_HELP,
+};
+
+const struct cv_command cv_cli_server_command = {
+    .name = "server",
+    .operands = "",
+    .summary = "Run the relay, the public side",
+    .description =
+        "Runs the relay: agents dial in at /tunnel, consumers reach their tunnels at /t/NAME/.\n"
+        "Without --dev it needs TLS (or trusted_proxy, when a load balancer ends TLS) and a "
+        "source\n"
+        "of token keys; docs/configuration.md has every setting. SIGTERM lets requests end "
+        "first.\n",
+    .examples = "  culvert server --dev --listen 127.0.0.1:8080\n"
+                "  culvert server -c /etc/culvert/relay.yaml\n",
+    .options = options,
+    .option_count = sizeof options / sizeof options[0],
+};
+
+static int serve(const struct cv_relay_config *config, bool is_dev, const char *state_dir)
+{
+    struct cv_log log;
+    struct cv_error error = {0};
+    struct cv_status status = cv_cli_open_log(&log, config->log_level, config->log_format);
+    if (!cv_is_ok(status)) {
+        cv_cli_complain(status.id, NULL);
+        return CV_EXIT_FAILED;
+    }
+    cv_relay_block_signals();
+    struct cv_relay *relay = NULL;
+    struct cv_relay_options relay_options = {
+        .config = config, .log = &log, .state_dir = state_dir, .is_dev = is_dev};
+    status = cv_net_init();
+    if (cv_is_ok(status))
+        status = cv_relay_new(&relay_options, &relay, &error);
+    if (cv_is_ok(status))
+        cv_relay_serve(&relay);
+    else
+        cv_log(&log, CV_LOG_ERROR, "relay", "start_failed", "the relay cannot start",
+               CV_F_STATUS(status), CV_F_STR("detail", error.detail));
+    cv_net_done();
+    cv_log_done(&log);
+    return cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED;
+}
+
+int cv_cli_server(int argc, const char *const *argv)
+{
+    struct values values = {0};
+    struct cv_parsed parsed;
+    int exit_code;
+    if (!cv_cli_parse(&cv_cli_server_command, argc, argv, &values, &parsed, &exit_code))
+        return exit_code;
+    struct cv_relay_config *config;
+    struct cv_problems problems;
+    struct cv_config_sources sources = {.path = values.config_path,
+                                        .env = (const char *const *)environ,
+                                        .overrides = parsed.overrides,
+                                        .override_count = parsed.override_count,
+                                        .is_dev = values.is_dev};
+    cv_problems_init(&problems);
+    struct cv_status status = cv_relay_config_load(&sources, &config, &problems);
+    if (!cv_is_ok(status)) {
+        cv_cli_print_problems(&problems);
+        exit_code = cv_cli_is_usage(&problems) ? CV_EXIT_USAGE : CV_EXIT_FAILED;
+        cv_problems_done(&problems);
+        return exit_code;
+    }
+    cv_problems_done(&problems);
+    char state_dir[4096];
+    struct cv_error error = {0};
+    status = cv_state_dir_open(config->state_dir, state_dir, sizeof state_dir, &error);
+    if (cv_is_ok(status)) {
+        exit_code = serve(config, values.is_dev, state_dir);
+    } else {
+        cv_cli_complain(status.id, &error);
+        exit_code = CV_EXIT_FAILED;
+    }
+    cv_relay_config_free(&config);
+    return exit_code;
+}
