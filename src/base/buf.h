@@ -40,7 +40,8 @@ static inline size_t cv_buf_room(const struct cv_buf *buf)
 
 static inline uint8_t *cv_buf_head(const struct cv_buf *buf)
 {
-    return buf->data ? buf->data + buf->start : NULL;
+    /* Not data + start: C does not define NULL + 0, which an empty buffer would be. */
+    return (uint8_t *)((uintptr_t)buf->data + buf->start);
 }
 
 static inline struct cv_slice cv_buf_slice(const struct cv_buf *buf)
@@ -49,8 +50,8 @@ static inline struct cv_slice cv_buf_slice(const struct cv_buf *buf)
 }
 
 /* Makes room for `len` more bytes and returns where to write them, without counting them: call
- * cv_buf_commit with what was written. NULL when the cap or memory does not allow it; the content is
- * unchanged then. */
+ * cv_buf_commit with what was written. NULL when the cap or memory does not allow it; the content
+ * is unchanged then. */
 uint8_t *cv_buf_reserve(struct cv_buf *buf, size_t len);
 void cv_buf_commit(struct cv_buf *buf, size_t len);
 
