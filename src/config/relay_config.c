@@ -29,10 +29,11 @@ static void complain(const struct check *c, const char *key, const char *text)
 
 static bool is_loopback(const char *host)
 {
-    struct cv_cidr v4, v6;
+    struct cv_value_net v4, v6;
     (void)cv_value_cidr(cv_slice_str("127.0.0.0/8"), &v4);
     (void)cv_value_cidr(cv_slice_str("::1"), &v6);
-    return strcasecmp(host, "localhost") == 0 || cv_cidr_has(&v4, host) || cv_cidr_has(&v6, host);
+    return strcasecmp(host, "localhost") == 0 || cv_value_net_has(&v4, host) ||
+           cv_value_net_has(&v6, host);
 }
 
 static void check_listen(const struct check *c)

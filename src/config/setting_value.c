@@ -35,7 +35,7 @@ static bool is_printable(struct cv_slice text)
 static bool check_string(const struct cv_setting *setting, struct cv_slice *text)
 {
     struct cv_hostport hostport;
-    struct cv_cidr cidr;
+    struct cv_value_net cidr;
     if (!is_printable(*text))
         return false;
     switch (setting->kind) {

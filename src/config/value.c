@@ -220,11 +220,11 @@ static bool has_zero_tail(const uint8_t *addr, unsigned bits, unsigned total)
     return true;
 }
 
-bool cv_value_cidr(struct cv_slice text, struct cv_cidr *out)
+bool cv_value_cidr(struct cv_slice text, struct cv_value_net *out)
 {
     struct cv_slice rest = text;
     char host[CV_HOST_MAX];
-    struct cv_cidr cidr = {0};
+    struct cv_value_net cidr = {0};
     if (!cv_slice_to_str(cv_slice_split(&rest, '/'), host, sizeof host))
         return false;
     cidr.is_ipv6 = strchr(host, ':') != NULL;
@@ -241,7 +241,7 @@ bool cv_value_cidr(struct cv_slice text, struct cv_cidr *out)
     return true;
 }
 
-bool cv_cidr_has(const struct cv_cidr *cidr, const char *addr)
+bool cv_value_net_has(const struct cv_value_net *cidr, const char *addr)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     uint8_t bytes[16] = {0};

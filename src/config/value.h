@@ -42,15 +42,15 @@ bool cv_value_is_tunnel_name(struct cv_slice text);
 
 /* "10.0.0.0/8", "::1/128", or a bare address, which is the network of that one address. Host bits
  * beyond the prefix must be zero. */
-struct cv_cidr {
+struct cv_value_net {
     uint8_t addr[16]; /* IPv4 in the first 4 bytes */
     uint8_t bits;
     bool is_ipv6;
 };
-bool cv_value_cidr(struct cv_slice text, struct cv_cidr *out);
+bool cv_value_cidr(struct cv_slice text, struct cv_value_net *out);
 /* Whether an address (in text, as inet_ntop writes it; v4-mapped IPv6 counts as IPv4) lies in it.
  */
-bool cv_cidr_has(const struct cv_cidr *cidr, const char *addr);
+bool cv_value_net_has(const struct cv_value_net *cidr, const char *addr);
 
 /* scheme://host[:port][/path…]: a URL whose scheme is one of `schemes` ("http|https"), with a
  * host; no spaces, controls or fragment. userinfo only where `has_userinfo`. */

@@ -62,18 +62,18 @@ static void addresses_and_networks(void **state)
         "a-:1",  "a..b:1", ".a:1",    "[1.2.3.4]:1", "a:1x",  "a/b:1"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_false(cv_value_hostport(cv_slice_str(bad[i]), &hp));
-    struct cv_cidr net;
+    struct cv_value_net net;
     assert_true(cv_value_cidr(cv_slice_str("10.0.0.0/8"), &net));
-    assert_true(cv_cidr_has(&net, "10.255.1.2"));
-    assert_true(cv_cidr_has(&net, "::ffff:10.1.1.1"));
-    assert_false(cv_cidr_has(&net, "11.0.0.0"));
-    assert_false(cv_cidr_has(&net, "::1"));
-    assert_false(cv_cidr_has(&net, "10.1"));
+    assert_true(cv_value_net_has(&net, "10.255.1.2"));
+    assert_true(cv_value_net_has(&net, "::ffff:10.1.1.1"));
+    assert_false(cv_value_net_has(&net, "11.0.0.0"));
+    assert_false(cv_value_net_has(&net, "::1"));
+    assert_false(cv_value_net_has(&net, "10.1"));
     assert_true(cv_value_cidr(cv_slice_str("0.0.0.0/0"), &net));
-    assert_true(cv_cidr_has(&net, "200.1.1.1"));
+    assert_true(cv_value_net_has(&net, "200.1.1.1"));
     assert_true(cv_value_cidr(cv_slice_str("fd00::/9"), &net));
-    assert_true(cv_cidr_has(&net, "fd7f::1"));
-    assert_false(cv_cidr_has(&net, "fd80::1"));
+    assert_true(cv_value_net_has(&net, "fd7f::1"));
+    assert_false(cv_value_net_has(&net, "fd80::1"));
     static const char *const no_net[] = {"10.0.0.1/8", "10.0.0.0/33", "::/129", "10.0.0.0/",
                                          "a/8",        "10.0.0.0/-1", "",       "fd80::/8"};
     for (size_t i = 0; i < sizeof no_net / sizeof *no_net; i++)
