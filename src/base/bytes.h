@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Big-endian integers in byte arrays, as every protocol here writes them. The caller has checked the
- * length. Any thread.
+ * Big-endian integers in byte arrays, as every protocol here writes them. The caller has checked
+ * the length. Any thread.
  */
 #ifndef CV_BASE_BYTES_H
 #define CV_BASE_BYTES_H

@@ -20,7 +20,8 @@ struct cv_fsm_def {
 struct cv_fsm {
     const struct cv_fsm_def *def;
     unsigned state;
-    void (*on_change)(void *arg, const char *machine, const char *from, const char *to); /* or NULL */
+    void (*on_change)(void *arg, const char *machine, const char *from,
+                      const char *to); /* or NULL */
     void *arg;
 };
 

@@ -52,8 +52,8 @@ struct cv_slice cv_slice_split(struct cv_slice *rest, char separator);
  * or a larger number; *value is then untouched. */
 bool cv_slice_to_u64(struct cv_slice a, uint64_t max, uint64_t *value);
 
-/* Copies into a NUL-terminated string of `cap` bytes. False (and "" written) when it does not fit or
- * the slice holds a NUL. cap must be at least 1. */
+/* Copies into a NUL-terminated string of `cap` bytes. False (and "" written) when it does not fit
+ * or the slice holds a NUL. cap must be at least 1. */
 bool cv_slice_to_str(struct cv_slice a, char *out, size_t cap);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * One table of everything that can go wrong. `struct cv_status` is the return type of every function
- * that can fail; the compiler insists that it is looked at. The category drives policy (retry or
- * not), the TUNNEL_ code drives diagnosis, and docs/errors has a page per code.
- * Owns nothing; any thread.
+ * One table of everything that can go wrong. `struct cv_status` is the return type of every
+ * function that can fail; the compiler insists that it is looked at. The category drives policy
+ * (retry or not), the TUNNEL_ code drives diagnosis, and docs/errors has a page per code. Owns
+ * nothing; any thread.
  */
 #ifndef CV_BASE_STATUS_H
 #define CV_BASE_STATUS_H
@@ -13,6 +13,7 @@
 
 /* X(NAME, category, code, http, ws_close, ssh_disconnect, retryable, text, suggestion)
  * code 0: internal condition that never leaves the process under a code of its own. */
+/* clang-format off */
 #define CV_STATUS_TABLE(X)                                                                          \
     X(OK, UNKNOWN, 0, 200, 1000, 11, false, "ok", "")                                               \
     X(AGAIN, UNKNOWN, 0, 503, 1013, 11, true, "would block", "Try again.")                          \
@@ -146,6 +147,7 @@
     X(IO, SERVER, 31, 500, 1011, 11, false, "file or device error",                                 \
       "Check the path, its permissions and the free space.")                                        \
     X(USAGE, CONFIGURATION, 10, 500, 1011, 11, false, "wrong usage", "See --help.")
+/* clang-format on */
 
 enum cv_status_id {
 #define CV_STATUS_ENUM(name, ...) CV_##name,
@@ -178,11 +180,11 @@ struct cv_error {
     char detail[256]; /* one sentence, NUL-terminated, no secrets */
 };
 
-#define CV_RETURN_IF_ERROR(expr)                                                                    \
-    do {                                                                                            \
-        struct cv_status cv_status_ = (expr);                                                       \
-        if (cv_status_.id != CV_OK)                                                                 \
-            return cv_status_;                                                                      \
+#define CV_RETURN_IF_ERROR(expr)                                                                   \
+    do {                                                                                           \
+        struct cv_status cv_status_ = (expr);                                                      \
+        if (cv_status_.id != CV_OK)                                                                \
+            return cv_status_;                                                                     \
     } while (0)
 
 static inline struct cv_status cv_status(enum cv_status_id id)
@@ -201,16 +203,14 @@ static inline bool cv_is_ok(struct cv_status status)
 }
 
 /* Fills *error (may be NULL) with printf-style detail and returns the status, so that a failing
- * function can `return cv_fail(error, CV_CONFIG, "line %d: …", line);`. Detail is cut at 255 bytes. */
-__attribute__((format(printf, 3, 4))) struct cv_status cv_fail(struct cv_error *error,
-                                                               enum cv_status_id id,
-                                                               const char *format, ...);
+ * function can `return cv_fail(error, CV_CONFIG, "line %d: …", line);`. Detail is cut at 255 bytes.
+ */
+__attribute__((format(printf, 3, 4))) struct cv_status
+cv_fail(struct cv_error *error, enum cv_status_id id, const char *format, ...);
 
 /* Same, for a failed system call: keeps sys_errno and appends its text to detail. */
-__attribute__((format(printf, 4, 5))) struct cv_status cv_fail_errno(struct cv_error *error,
-                                                                     enum cv_status_id id,
-                                                                     int sys_errno,
-                                                                     const char *format, ...);
+__attribute__((format(printf, 4, 5))) struct cv_status
+cv_fail_errno(struct cv_error *error, enum cv_status_id id, int sys_errno, const char *format, ...);
 
 /* The table's columns. All return static strings or plain numbers; an id out of range counts as
  * CV_INTERNAL. */

@@ -12,7 +12,8 @@
 
 #include <cmocka.h>
 
-#define assert_status(expr, want) assert_string_equal(cv_status_name((expr).id), cv_status_name(want))
+#define assert_status(expr, want)                                                                  \
+    assert_string_equal(cv_status_name((expr).id), cv_status_name(want))
 #define assert_ok(expr) assert_status(expr, CV_OK)
 
 #endif

@@ -211,9 +211,9 @@ extern const struct cv_schema cv_relay_schema;
 
 /* Loads as cv_settings_load does, and checks what spans settings: certificate and key together,
  * TLS or trusted_proxy and a source of keys unless `sources->is_dev`, an issuer and an audience
- * with a jwks_url, listening on loopback only with --dev, limits.line_bytes within limits.head_bytes.
- * PORT and HOST in the environment stand for `listen`. On any problem *config is NULL and
- * `problems` says all of them; CV_CONFIG, CV_IO or CV_NO_MEMORY. */
+ * with a jwks_url, listening on loopback only with --dev, limits.line_bytes within
+ * limits.head_bytes. PORT and HOST in the environment stand for `listen`. On any problem *config is
+ * NULL and `problems` says all of them; CV_CONFIG, CV_IO or CV_NO_MEMORY. */
 struct cv_status cv_relay_config_load(const struct cv_config_sources *sources,
                                       struct cv_relay_config **config,
                                       struct cv_problems *problems);
