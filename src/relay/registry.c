@@ -172,12 +172,24 @@ static struct user *obtain_user(struct cv_registry *registry, const struct cv_us
     return user;
 }
 
+/* Forgets the name that has been gone longest; false when all are published. */
+static bool forget_oldest(struct user *user)
+{
+    struct entry *oldest = NULL;
+    for (struct entry *e = user->entries; e; e = e->hh.next)
+        if (!e->count && (!oldest || e->gone_ms < oldest->gone_ms))
+            oldest = e;
+    if (oldest)
+        entry_free(user, oldest);
+    return oldest != NULL;
+}
+
 static struct cv_status obtain_entry(struct user *user, struct cv_slice name, struct entry **out)
 {
     *out = find_entry(user, name);
     if (*out)
         return cv_ok();
-    if (HASH_COUNT(user->entries) >= REGISTRY_NAMES_PER_USER_MAX)
+    if (HASH_COUNT(user->entries) >= REGISTRY_NAMES_PER_USER_MAX && !forget_oldest(user))
         return cv_status(CV_NO_RESOURCES);
     struct entry *entry = calloc(1, sizeof *entry);
     if (!entry)
