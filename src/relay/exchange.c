@@ -26,6 +26,9 @@ static void release(struct cv_consumer *c, bool is_reusable)
     if (x->upstream) {
         struct cv_upstream *upstream = x->upstream;
         x->upstream = NULL;
+        /* A stream that is used again needs its whole window. */
+        if (is_reusable)
+            cv_upstream_consumed(upstream, x->unconsumed);
         cv_upstream_close(upstream, is_reusable);
     }
     if (x->is_counted)
@@ -295,13 +298,12 @@ static void parse_response(struct cv_consumer *c)
 }
 
 /* What has gone into the consumer's output counts as consumed as soon as that is not congested. */
-static void give_back(struct cv_consumer *c, size_t len)
+static void give_back(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
-    x->unconsumed += len;
     if (!x->upstream || cv_port_is_congested(&c->port))
         return;
-    len = x->unconsumed;
+    size_t len = x->unconsumed;
     x->unconsumed = 0;
     cv_upstream_consumed(x->upstream, len);
 }
@@ -312,7 +314,7 @@ void exchange_on_writable(struct cv_consumer *c)
         c->state.state == CONSUMER_TUNNEL
             ? UINT64_MAX
             : consumer_now_ms(c) + c->worker->relay->config->limits_body_idle_timeout_ms;
-    give_back(c, 0);
+    give_back(c);
 }
 
 static void tunnel_out(struct cv_consumer *c, struct cv_slice data)
@@ -329,9 +331,10 @@ static void on_up_data(void *arg, struct cv_slice data)
 {
     struct cv_consumer *c = arg;
     struct exchange *x = &c->x;
+    x->unconsumed += data.len; /* before the bytes may end the exchange */
     if (c->state.state == CONSUMER_TUNNEL) {
         tunnel_out(c, data);
-        give_back(c, data.len);
+        give_back(c);
         return;
     }
     x->is_response_begun = true;
@@ -351,8 +354,7 @@ static void on_up_data(void *arg, struct cv_slice data)
         cv_http_parser_free(&x->response);
         consumer_process(c);
     }
-    if (x->upstream)
-        give_back(c, data.len);
+    give_back(c);
     consumer_arm(c);
 }
 
