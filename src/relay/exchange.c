@@ -17,6 +17,7 @@
 #include <string.h>
 
 static const struct cv_upstream_ops up_ops;
+static void on_up_closed(void *arg, struct cv_status why);
 
 /* ---- ends ---- */
 
@@ -367,8 +368,12 @@ static void on_up_eof(void *arg)
         return;
     }
     c->x.is_service_reusable = false;
-    if (!c->x.is_response_begun)
-        return; /* its close follows and decides about a second try */
+    if (!c->x.is_response_begun) {
+        /* It will not answer any more. Foreign agents do not close until we do. */
+        cv_upstream_close(c->x.upstream, false);
+        on_up_closed(c, cv_status(CV_EOF));
+        return;
+    }
     cv_http_parser_eof(c->x.response);
     parse_response(c);
 }
