@@ -256,6 +256,9 @@ static void take_end(struct cv_consumer *c, const struct cv_http_event *trailers
                                        trailers->trailer_count);
     cv_port_flush(&c->port);
     x->is_response_whole = true;
+    /* Bytes behind the answer would become the next one's. */
+    if (cv_http_parser_rest(x->response).len)
+        x->is_service_reusable = false;
     finish(c); /* before the request was whole: then this was the connection's last */
 }
 
