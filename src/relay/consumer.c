@@ -521,6 +521,7 @@ void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream 
     }
     c->owner = cv_identity_ref(identity);
     c->is_between = true;
+    c->in.cap += worker->relay->config->ssh_window_bytes; /* comes whether or not we are paused */
     (void)cv_slice_to_str(cv_slice_str(name), c->tunnel, sizeof c->tunnel);
     cv_port_open_stream(&c->port, worker->worker, stream, out_cap(worker->relay), &port_ops, c);
     set_client_timer(c, worker->relay->config->limits_keepalive_timeout_ms);

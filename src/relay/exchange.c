@@ -90,9 +90,8 @@ static void send_request(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
     struct cv_slice all = cv_buf_slice(&x->request);
-    if (!x->upstream || !cv_upstream_is_open(x->upstream))
-        return;
-    if (all.len > x->request_sent)
+    bool is_open = x->upstream && cv_upstream_is_open(x->upstream);
+    if (is_open && all.len > x->request_sent)
         x->request_sent += cv_upstream_write(
             x->upstream, cv_slice(all.data + x->request_sent, all.len - x->request_sent));
     if (!x->is_replayable) {
@@ -536,7 +535,7 @@ void exchange_begin(struct cv_consumer *c)
     x->is_idempotent =
         cv_http_is_idempotent(c->head.method) || cv_http_find(&c->head, "Idempotency-Key");
     x->is_continue_due = c->head.expects_continue && c->head.version_minor == 1;
-    cv_buf_init(&x->request, CONSUMER_BODY_MAX + CONSUMER_REPLAY_MAX + CV_WORKER_READ_BUFFER_BYTES);
+    cv_buf_init(&x->request, CONSUMER_BODY_MAX + CONSUMER_REPLAY_MAX + c->in.cap);
     struct cv_status status = new_response(x);
     if (cv_is_ok(status))
         status = head_write_request(c, &x->request);
