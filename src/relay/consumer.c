@@ -237,14 +237,14 @@ static void take_event(struct cv_consumer *c, const struct cv_http_event *event,
     }
 }
 
-/* May the parser be asked for more? Between requests always; within one while its body can go on.
- */
-static bool can_parse(const struct cv_consumer *c)
+/* May the parser be asked for more? Between requests while answers are taken; within one while its
+ * body can go on. */
+static bool can_parse(struct cv_consumer *c)
 {
     if (c->is_blocked)
         return false;
     if (c->state.state == CONSUMER_READING)
-        return true;
+        return !cv_port_is_congested(&c->port);
     return c->state.state == CONSUMER_EXCHANGE && !c->x.is_request_whole;
 }
 
@@ -389,6 +389,8 @@ static void on_writable(void *arg)
     struct cv_consumer *c = arg;
     if (c->state.state == CONSUMER_EXCHANGE || c->state.state == CONSUMER_TUNNEL)
         exchange_on_writable(c);
+    else if (c->state.state == CONSUMER_READING)
+        consumer_process(c);
 }
 
 static void on_closed(void *arg)
