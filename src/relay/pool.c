@@ -26,6 +26,7 @@ struct cv_pipe {
     const struct cv_upstream_ops *ops;
     void *arg;
     uint32_t port;
+    uint32_t max_idle_ms; /* waiting: how old an idle stream it may take over */
     enum pipe_state state;
     bool is_reused;
     uint64_t idle_since_ms;
@@ -188,9 +189,16 @@ static size_t in_use(const struct cv_pool *pool, const char *name)
     return count;
 }
 
-static struct cv_pipe *find_idle(struct cv_pool *pool, const char *name, uint64_t since_ms)
+static bool is_held_by_concurrency(const struct cv_pool *pool, const struct cv_tunnel_spec *spec)
 {
-    for (struct cv_pipe *p = pool->idle; p && p->idle_since_ms >= since_ms; p = p->next)
+    return spec->concurrency && in_use(pool, spec->name) >= spec->concurrency;
+}
+
+/* An idle stream to the tunnel, idle for less than `max_idle_ms`; 0: none. */
+static struct cv_pipe *find_idle(struct cv_pool *pool, const char *name, uint32_t max_idle_ms)
+{
+    uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
+    for (struct cv_pipe *p = pool->idle; p && now_ms - p->idle_since_ms < max_idle_ms; p = p->next)
         if (strcmp(p->spec->name, name) == 0)
             return p;
     return NULL;
@@ -208,7 +216,7 @@ static void evict_idle(struct cv_pool *pool)
 static struct cv_status try_open(struct cv_pipe *pipe)
 {
     struct cv_pool *pool = pipe->pool;
-    if (pipe->spec->concurrency && in_use(pool, pipe->spec->name) >= pipe->spec->concurrency)
+    if (is_held_by_concurrency(pool, pipe->spec))
         return cv_status(CV_AGAIN);
     struct cv_status status =
         cv_stream_open(pool->session->link, CV_STREAM_FORWARDED, pipe->spec->name, pipe->port,
@@ -230,14 +238,13 @@ static void take_over(struct cv_pipe *pipe, struct cv_pipe *idle)
 static bool serve_one(struct cv_pool *pool)
 {
     for (struct cv_pipe *pipe = pool->waiting; pipe; pipe = pipe->next) {
-        struct cv_pipe *idle = find_idle(pool, pipe->spec->name, 0);
+        if (is_held_by_concurrency(pool, pipe->spec))
+            continue; /* others may pass */
+        struct cv_pipe *idle = find_idle(pool, pipe->spec->name, pipe->max_idle_ms);
         struct cv_status status = idle ? cv_ok() : try_open(pipe);
         if (status.id == CV_AGAIN) {
-            if (cv_link_streams(pool->session->link) >= cv_link_max_streams(pool->session->link)) {
-                evict_idle(pool);
-                return false;
-            }
-            continue; /* held by its own tunnel's concurrency: others may pass */
+            evict_idle(pool);
+            return false;
         }
         if (!cv_is_ok(status)) {
             pipe_end(pipe, status);
@@ -324,13 +331,11 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
                               struct cv_pipe **out)
 {
     struct cv_session *session = pool->session;
-    uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
     *out = NULL;
     if (!session->link)
         return cv_status(CV_LINK_LOST);
     struct cv_pipe *pipe =
-        max_idle_ms ? find_idle(pool, spec->name, now_ms > max_idle_ms ? now_ms - max_idle_ms : 0)
-                    : NULL;
+        is_held_by_concurrency(pool, spec) ? NULL : find_idle(pool, spec->name, max_idle_ms);
     if (pipe) {
         leave_list(pipe);
         cv_tunnel_spec_unref(&pipe->spec);
@@ -350,7 +355,8 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
                              .spec = cv_tunnel_spec_ref(spec),
                              .ops = ops,
                              .arg = arg,
-                             .port = port};
+                             .port = port,
+                             .max_idle_ms = max_idle_ms};
     (void)atomic_fetch_add_explicit(&session->load, 1, memory_order_relaxed);
     /* Who came first goes first. */
     struct cv_status status = pool->waiting ? cv_status(CV_AGAIN) : try_open(pipe);
@@ -366,8 +372,7 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
         pipe_free(pipe);
         return status;
     }
-    if (cv_link_streams(session->link) >= cv_link_max_streams(session->link))
-        evict_idle(pool);
+    cv_pool_on_capacity(pool); /* who waits in front may be held by another tunnel's limit */
     *out = pipe;
     return cv_ok();
 }
