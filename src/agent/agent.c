@@ -56,6 +56,18 @@ static void on_drain_over(void *arg)
     end(agent, cv_ok(), NULL);
 }
 
+/* The relay lets streams without a request go, and sends no new ones; those that carry something
+ * end by themselves. */
+static void withdraw_all(struct cv_agent *agent)
+{
+    struct cv_link *link = cv_uplink_link(agent->uplink);
+    for (size_t i = 0; link && i < agent->tunnel_count; i++) {
+        const struct cv_publication *p = &agent->tunnels[i].publication;
+        if (agent->tunnels[i].state == TUNNEL_PUBLISHED)
+            (void)cv_link_forward(link, p->name, p->published, true, UINTPTR_MAX);
+    }
+}
+
 void cv_agent_stop(struct cv_agent *agent)
 {
     if (agent->is_closing)
@@ -68,6 +80,7 @@ void cv_agent_stop(struct cv_agent *agent)
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "shutdown_started",
            "stopping: no new streams, those under way may end",
            CV_F_UINT("streams", agent->carry_count));
+    withdraw_all(agent);
     uint64_t drain_ms = agent->options.access->config->shutdown_drain_ms;
     if (agent->carry_count == 0 || drain_ms == 0 ||
         !cv_is_ok(cv_worker_timer_start(agent->worker, &agent->drain, drain_ms)))

@@ -197,7 +197,7 @@ void cv_bridge_direct(struct cv_session *session, struct cv_stream *stream, stru
         cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "tunnel-unknown: no such tunnel of yours");
         return;
     }
-    if (route.port != port)
+    if (port && route.port != port)
         cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "tunnel-unknown: not at this port");
     else if (route.spec->kind == CV_TUNNEL_HTTP)
         cv_consumer_accept_stream(worker, stream, session->identity, route.spec->name);

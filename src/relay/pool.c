@@ -29,6 +29,7 @@ struct cv_pipe {
     uint32_t max_idle_ms; /* waiting: how old an idle stream it may take over */
     enum pipe_state state;
     bool is_reused;
+    bool is_last; /* its tunnel was withdrawn: not used for another request */
     uint64_t idle_since_ms;
     struct cv_pipe *prev, *next;
 };
@@ -324,6 +325,29 @@ void cv_pool_end_tunnel(struct cv_pool *pool, const char *name, struct cv_status
     }
 }
 
+void cv_pool_withdraw_tunnel(struct cv_pool *pool, const char *name)
+{
+    struct cv_pipe *pipe, *next;
+    DL_FOREACH_SAFE(pool->idle, pipe, next)
+    {
+        if (strcmp(pipe->spec->name, name) == 0)
+            pipe_free(pipe);
+    }
+    DL_FOREACH(pool->active, pipe)
+    {
+        if (strcmp(pipe->spec->name, name) == 0)
+            pipe->is_last = true;
+    }
+    for (pipe = pool->waiting; pipe;) {
+        if (strcmp(pipe->spec->name, name) != 0) {
+            pipe = pipe->next;
+            continue;
+        }
+        pipe_end(pipe, cv_status(CV_AGENT_OFFLINE));
+        pipe = pool->waiting; /* a callback may have changed the list */
+    }
+}
+
 /* ---- what requests call ---- */
 
 struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
@@ -412,7 +436,7 @@ void cv_pipe_eof(struct cv_pipe *pipe)
 void cv_pipe_close(struct cv_pipe *pipe, bool is_reusable)
 {
     struct cv_pool *pool = pipe->pool;
-    if (pipe->state != PIPE_OPEN || !is_reusable) {
+    if (pipe->state != PIPE_OPEN || !is_reusable || pipe->is_last) {
         pipe_free(pipe);
         cv_pool_on_capacity(pool); /* under a concurrency limit the next one may go already */
         return;

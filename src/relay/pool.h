@@ -48,6 +48,11 @@ void cv_pool_on_capacity(struct cv_pool *pool);
 /* Ends every pipe to the tunnel `name`, idle or in use, with `why`. */
 void cv_pool_end_tunnel(struct cv_pool *pool, const char *name, struct cv_status why);
 
+/* The tunnel `name` is withdrawn: idle pipes end, those that wait fail with CV_AGENT_OFFLINE, those
+ * in use finish what they carry (RFC 4254 §7.1: a cancelled forwarding leaves its channels alone).
+ */
+void cv_pool_withdraw_tunnel(struct cv_pool *pool, const char *name);
+
 /* As the functions of cv_upstream. */
 bool cv_pipe_is_open(const struct cv_pipe *pipe);
 bool cv_pipe_is_reused(const struct cv_pipe *pipe);

@@ -260,7 +260,7 @@ static bool withdraw(struct cv_session *session, struct cv_slice name)
     cv_registry_withdraw(session->worker->relay->registry, user_key(session), session, name,
                          cv_worker_now_ms(session->worker->worker));
     remove_tunnel(session, tunnel);
-    cv_pool_end_tunnel(&session->pool, text, cv_status(CV_AGENT_OFFLINE));
+    cv_pool_withdraw_tunnel(&session->pool, text);
     cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "tunnel_withdrawn",
            "tunnel withdrawn", CV_F_STR("tunnel", text), CV_F_STR("userId", session->user_id));
     return true;
