@@ -104,6 +104,11 @@ class Client:
         self.buffer += data
         return True
 
+    def wait_bytes(self):
+        """Waits until something of the body is there."""
+        while not self.buffer:
+            assert self.fill(), "closed before a byte of the body"
+
     def _line(self):
         while b"\r\n" not in self.buffer:
             if not self.fill():

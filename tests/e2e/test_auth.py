@@ -26,19 +26,19 @@ def thumbprint(members):
 
 
 class Key:
-    def __init__(self, private, alg, kid=None, **extra):
+    def __init__(self, private, alg, kid=None, members=()):
         self.private = private
         self.alg = alg
         numbers = private.public_key().public_numbers()
         if isinstance(private, rsa.RSAPrivateKey):
-            members = {"kty": "RSA", "n": self._int(numbers.n), "e": self._int(numbers.e)}
+            public = {"kty": "RSA", "n": self._int(numbers.n), "e": self._int(numbers.e)}
         else:
             size = (private.curve.key_size + 7) // 8
-            members = {"kty": "EC", "crv": {256: "P-256", 384: "P-384"}[private.curve.key_size],
-                       "x": b64(numbers.x.to_bytes(size, "big")),
-                       "y": b64(numbers.y.to_bytes(size, "big"))}
-        self.kid = kid or thumbprint(members)
-        self.jwk = {**members, "kid": self.kid, **extra}
+            public = {"kty": "EC", "crv": {256: "P-256", 384: "P-384"}[private.curve.key_size],
+                      "x": b64(numbers.x.to_bytes(size, "big")),
+                      "y": b64(numbers.y.to_bytes(size, "big"))}
+        self.kid = kid or thumbprint(public)
+        self.jwk = {**public, "kid": self.kid, **dict(members)}
 
     @staticmethod
     def _int(value):
@@ -69,8 +69,9 @@ def keys():
         "rs256": Key(rsa.generate_private_key(65537, 2048), "RS256"),
         "es256": Key(ec.generate_private_key(ec.SECP256R1()), "ES256"),
         "es384": Key(ec.generate_private_key(ec.SECP384R1()), "ES384"),
-        "encryption": Key(rsa.generate_private_key(65537, 2048), "RS256", use="enc"),
-        "es256 only": Key(rsa.generate_private_key(65537, 2048), "RS256", alg="PS256"),
+        "encryption": Key(rsa.generate_private_key(65537, 2048), "RS256", members={"use": "enc"}),
+        "es256 only": Key(rsa.generate_private_key(65537, 2048), "RS256",
+                             members={"alg": "PS256"}),
         "small": Key(rsa.generate_private_key(65537, 1024), "RS256"),
         "stranger": Key(rsa.generate_private_key(65537, 2048), "RS256"),
     }

@@ -472,9 +472,10 @@ def test_cookies_and_locations_stay_inside_the_tunnel(shared_home):
     response = shared_home.fetch("/login")
     assert response.get("Location") == "/t/home/next?x=1"
     cookies = response.all("Set-Cookie")
-    assert re.match(r"a=1; Path=/t/home/?; HttpOnly$", cookies[0], re.I)
-    assert re.match(r"b=2; path=/t/home/sub$", cookies[1], re.I)
-    assert cookies[2].startswith("c=3")
+    parts = [[part.strip().lower() for part in cookie.split(";")] for cookie in cookies]
+    assert parts[0][0] == "a=1" and sorted(parts[0][1:]) == ["httponly", "path=/t/home/"]
+    assert parts[1] == ["b=2", "path=/t/home/sub"]
+    assert parts[2][0] == "c=3" and parts[2][1:] in ([], ["path=/t/home/"])
     for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
         shared_home.service.on("/absolute", raw(
             f"HTTP/1.1 302 Found\r\nLocation: http://{host}/abs\r\nContent-Length: 0\r\n\r\n"

@@ -29,7 +29,7 @@ def begin(home, target="/slow"):
     client = home.client(timeout=30)
     client.request("GET", f"/t/home{target}", home.token)
     head = client.head()
-    client.fill()
+    client.wait_bytes()
     return client, head
 
 
