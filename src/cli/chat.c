@@ -24,7 +24,6 @@ enum {
 };
 
 struct cv_chat {
-    struct cv_worker *worker;
     struct cv_chat_ops ops;
     void *arg;
     struct cv_dial *dial;
@@ -257,7 +256,6 @@ struct cv_status cv_chat_start(struct cv_worker *worker, const struct cv_chat_re
     struct cv_chat *chat = calloc(1, sizeof *chat);
     if (!chat)
         return cv_status(CV_NO_MEMORY);
-    chat->worker = worker;
     chat->ops = *ops;
     chat->arg = arg;
     cv_buf_init(&chat->request, REQUEST_MAX_BYTES);
