@@ -153,14 +153,21 @@ static struct cv_status open_lists(struct cv_relay *relay, struct cv_error *erro
     return cv_ok();
 }
 
+/* Consumers and links, over all workers. */
+static unsigned connected(const struct cv_relay *relay)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < relay->worker_count; i++)
+        count += atomic_load_explicit(&relay->workers[i].consumer_count, memory_order_relaxed) +
+                 atomic_load_explicit(&relay->workers[i].session_count, memory_order_relaxed);
+    return count;
+}
+
 static void on_accept(void *arg, int fd, const struct cv_addr *peer)
 {
     struct cv_relay_worker *worker = arg;
     struct cv_relay *relay = worker->relay;
-    unsigned share = relay->config->limits_max_connections / relay->worker_count + 1;
-    if (atomic_load_explicit(&worker->consumer_count, memory_order_relaxed) +
-            worker->session_count >=
-        share) {
+    if (connected(relay) >= relay->config->limits_max_connections) {
         cv_log_limited(relay->log, CV_LOG_WARN, "relay", "connections_full",
                        "limits.max_connections is reached, a connection was closed");
         (void)close(fd);
@@ -346,14 +353,6 @@ static unsigned busy(const struct cv_relay *relay)
     unsigned count = 0;
     for (unsigned i = 0; i < relay->worker_count; i++)
         count += atomic_load_explicit(&relay->workers[i].busy, memory_order_relaxed);
-    return count;
-}
-
-static unsigned connected(const struct cv_relay *relay)
-{
-    unsigned count = 0;
-    for (unsigned i = 0; i < relay->worker_count; i++)
-        count += atomic_load_explicit(&relay->workers[i].consumer_count, memory_order_relaxed);
     return count;
 }
 

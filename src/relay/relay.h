@@ -56,7 +56,7 @@ struct cv_relay_worker {
     atomic_uint consumer_count;
     atomic_uint busy;            /* requests under way */
     struct cv_session *sessions; /* utlist DL: links on this worker */
-    size_t session_count;
+    atomic_uint session_count;
     uint64_t next_request; /* for request ids: instance, worker, number */
     struct cv_fetch *key_fetch;
     struct cv_listener *listeners[CV_RELAY_LISTENERS_MAX];

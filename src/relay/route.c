@@ -256,8 +256,8 @@ static void serve_upgrade(struct cv_consumer *c)
 
 /* ---- tunnels ---- */
 
-/* <tunnel>.<public_host>; the name points into the head. */
-static bool host_names_tunnel(const struct cv_consumer *c, struct cv_slice *name)
+/* <tunnel>.<public_host>; hosts are compared without case (RFC 9110 §4.2.3). */
+static bool host_names_tunnel(struct cv_consumer *c, struct cv_slice *name)
 {
     const char *public_host = c->worker->relay->config->public_host;
     size_t len = public_host ? strlen(public_host) : 0;
@@ -266,7 +266,13 @@ static bool host_names_tunnel(const struct cv_consumer *c, struct cv_slice *name
         return false;
     if (!cv_slice_is_nocase(cv_slice(host.data + host.len - len, len), public_host))
         return false;
-    *name = cv_slice(host.data, host.len - len - 1);
+    size_t label_len = host.len - len - 1;
+    if (!cv_slice_to_str(cv_slice(host.data, label_len), c->tunnel, sizeof c->tunnel))
+        return false;
+    for (char *at = c->tunnel; *at; at++)
+        if (*at >= 'A' && *at <= 'Z')
+            *at = (char)(*at + ('a' - 'A'));
+    *name = cv_slice_str(c->tunnel);
     return true;
 }
 

@@ -332,7 +332,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     cv_registry_withdraw(relay->registry, user_key(session), session, cv_slice(NULL, 0), now_ms);
     cv_pool_end(&session->pool);
     DL_DELETE(worker->sessions, session);
-    worker->session_count--;
+    (void)atomic_fetch_sub_explicit(&worker->session_count, 1, memory_order_relaxed);
     cv_session_unref(&session);
 }
 
@@ -411,7 +411,7 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
         return status;
     }
     DL_APPEND(worker->sessions, session);
-    worker->session_count++;
+    (void)atomic_fetch_add_explicit(&worker->session_count, 1, memory_order_relaxed);
     arm_expiry(session);
     return cv_ok();
 }
