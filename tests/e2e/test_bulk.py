@@ -92,6 +92,8 @@ def test_both_ways_at_once(scene):
 class _NoBody:
     """A request without a body, for a route that is called a second time on one connection."""
 
+    pieces = ()
+
     @staticmethod
     def get(name, default=None):
         return default
