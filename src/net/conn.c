@@ -8,9 +8,11 @@
 #include "net/conn_priv.h"
 
 #include <assert.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -43,6 +45,12 @@ static void on_worker_stop(void *arg)
 static void on_timer(void *arg)
 {
     struct cv_conn *conn = arg;
+    uint64_t progress = cv_conn_progress(conn);
+    if (conn_is(conn, CONN_LINGERING) && conn->linger_ms && progress != conn->progress) {
+        conn->progress = progress;
+        if (cv_is_ok(cv_worker_timer_start(conn->worker, &conn->timer, conn->stall_ms)))
+            return;
+    }
     bool is_sent = conn_is(conn, CONN_LINGERING) && cv_buf_len(&conn->out) == 0;
     cv_conn_close(conn, cv_status(is_sent ? CV_OK : CV_CONN_TIMEOUT));
 }
@@ -181,6 +189,16 @@ void cv_conn_close_after_flush(struct cv_conn *conn, uint64_t timeout_ms)
 void cv_conn_close_lingering(struct cv_conn *conn, uint64_t timeout_ms)
 {
     close_in_time(conn, CONN_LINGERING, timeout_ms);
+}
+
+void cv_conn_close_patiently(struct cv_conn *conn, uint64_t stall_ms, uint64_t linger_ms)
+{
+    if (conn_is(conn, CONN_OPEN)) {
+        conn->stall_ms = stall_ms;
+        conn->linger_ms = linger_ms;
+        conn->progress = cv_conn_progress(conn);
+    }
+    close_in_time(conn, CONN_LINGERING, stall_ms);
 }
 
 void cv_conn_set_handshake_timeout(struct cv_conn *conn, uint64_t timeout_ms)
@@ -374,6 +392,14 @@ uint64_t cv_conn_bytes_in(const struct cv_conn *conn)
 uint64_t cv_conn_bytes_out(const struct cv_conn *conn)
 {
     return conn->bytes_out;
+}
+
+uint64_t cv_conn_progress(const struct cv_conn *conn)
+{
+    int queued = 0;
+    if (ioctl(conn->fd, SIOCOUTQ, &queued) != 0)
+        queued = 0;
+    return conn->bytes_out - (uint64_t)queued;
 }
 
 uint32_t cv_conn_rtt_us(const struct cv_conn *conn)

@@ -111,6 +111,10 @@ void cv_conn_close_after_flush(struct cv_conn *conn, uint64_t timeout_ms);
  * CV_OK when everything was sent. */
 void cv_conn_close_lingering(struct cv_conn *conn, uint64_t timeout_ms);
 
+/* As lingering, for a peer that may be slow: while there are unsent bytes, the time is `stall_ms`
+ * in which the peer takes nothing at all; then `linger_ms` for its end. */
+void cv_conn_close_patiently(struct cv_conn *conn, uint64_t stall_ms, uint64_t linger_ms);
+
 /* As cv_conn_close, and the peer is told by a reset (RFC 9293 §3.5.3) instead of an orderly end:
  * for a message whose end is the connection's end and that was cut. */
 void cv_conn_reset(struct cv_conn *conn);
@@ -143,6 +147,8 @@ bool cv_conn_is_tls(const struct cv_conn *conn);
 bool cv_conn_is_closing(const struct cv_conn *conn);    /* draining, lingering or closing */
 uint64_t cv_conn_bytes_in(const struct cv_conn *conn);  /* without TLS's own */
 uint64_t cv_conn_bytes_out(const struct cv_conn *conn); /* given to the kernel */
+/* Changes whenever the peer has acknowledged something: tells a slow one from one that stands. */
+uint64_t cv_conn_progress(const struct cv_conn *conn);
 /* The kernel's smoothed round-trip time in microseconds, 0 when unknown. */
 uint32_t cv_conn_rtt_us(const struct cv_conn *conn);
 

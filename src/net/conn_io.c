@@ -270,6 +270,10 @@ static void shut_write(struct cv_conn *conn)
 /* All is written: what was waiting for that? */
 static void written(struct cv_conn *conn)
 {
+    if (conn->linger_ms) {
+        (void)cv_worker_timer_start(conn->worker, &conn->timer, conn->linger_ms);
+        conn->linger_ms = 0;
+    }
     cv_buf_shrink(&conn->out, OUT_KEEP_BYTES);
     if (conn->is_shutdown_wanted || !conn_is(conn, CONN_OPEN))
         shut_write(conn);

@@ -53,6 +53,8 @@ struct cv_conn {
     struct cv_error error;
     struct cv_addr peer, local;
     uint64_t bytes_in, bytes_out;
+    uint64_t stall_ms, linger_ms; /* lingering patiently; 0: not, or everything is sent */
+    uint64_t progress;            /* when the timer was started last */
 };
 
 /* conn_io.c */

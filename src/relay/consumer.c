@@ -83,10 +83,11 @@ static void on_client_due(struct cv_consumer *c)
     case CONSUMER_EXCHANGE:
         if (!c->x.is_request_whole && !c->is_blocked)
             exchange_fail(c, CV_TIMEOUT_REQUEST, CV_HOP_CONSUMER, "the body came too slowly");
-        else if (cv_port_is_congested(&c->port))
+        else if (cv_port_is_congested(&c->port) && cv_port_progress(&c->port) == c->progress)
             consumer_abort(c); /* it does not read: no answer would reach it */
         else
             set_client_timer(c, c->worker->relay->config->limits_body_idle_timeout_ms);
+        c->progress = cv_port_progress(&c->port);
         break;
     default:
         c->client_due_ms = UINT64_MAX;
@@ -179,7 +180,7 @@ void consumer_request_done(struct cv_consumer *c, bool is_reusable)
         return;
     if (!is_reusable || c->is_last || c->is_eof) {
         cv_fsm_set(&c->state, CONSUMER_ENDING);
-        cv_port_close_gently(&c->port, CONSUMER_LINGER_MS);
+        cv_port_close_gently(&c->port, config->limits_body_idle_timeout_ms);
         return;
     }
     c->x = (struct exchange){0};

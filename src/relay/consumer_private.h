@@ -23,7 +23,6 @@ enum {
     CONSUMER_IN_MAX = 1024 * 1024,      /* with what one loop turn may read */
     CONSUMER_REPLAY_MAX = 64 * 1024,    /* of a request, kept for a second try */
     CONSUMER_BODY_MAX = 256 * 1024,     /* of a request's body, waiting for the upstream */
-    CONSUMER_LINGER_MS = 2000,
     CONSUMER_REQUEST_ID_LEN = 40,
     CONSUMER_RETRY_IDLE_MS = 1000, /* a pooled stream for methods that cannot be repeated */
 };
@@ -79,12 +78,13 @@ struct cv_consumer {
     struct cv_buf in; /* came while it could not be used */
     struct cv_fsm state;
     struct exchange x;
-    struct cv_http_head head;  /* of the current request; slices live in the parser */
-    struct cv_identity *owner; /* streams: whose; every request is for `tunnel` */
-    char tunnel[CV_TUNNEL_NAME_MAX + 1];
+    struct cv_http_head head;            /* of the current request; slices live in the parser */
+    struct cv_identity *owner;           /* streams: whose; every request is for `tunnel` */
+    char tunnel[CV_TUNNEL_NAME_MAX + 1]; /* sockets: from the Host of the current request */
     struct cv_addr peer;
     struct cv_timer timer; /* the next of all deadlines, looked at when it fires */
     struct cv_mail mail;
+    uint64_t progress;      /* of the output, when client_due_ms was looked at last */
     uint64_t client_due_ms; /* head, keep-alive or body must move until then */
     uint64_t keys_due_ms;   /* waiting for keys: give up then */
     uint64_t keys_attempts;

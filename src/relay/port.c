@@ -6,7 +6,7 @@
 
 #include <unistd.h>
 
-enum { PORT_LOW = 64 * 1024, PORT_HIGH = 256 * 1024 };
+enum { PORT_LOW = 64 * 1024, PORT_HIGH = 256 * 1024, PORT_LINGER_MS = 2000 };
 
 /* ---- socket ---- */
 
@@ -83,6 +83,7 @@ static void end_stream(struct cv_port *port)
     port->is_closed = true;
     close_stream(port);
     cv_defer_cancel(&port->flush);
+    cv_worker_timer_stop(port->worker, &port->stall);
     cv_buf_done(&port->out);
     port->ops->on_closed(port->arg);
 }
@@ -104,6 +105,18 @@ static void on_flush(void *arg)
         port->is_congested = false;
         port->ops->on_writable(port->arg);
     }
+}
+
+static void on_stall(void *arg)
+{
+    struct cv_port *port = arg;
+    size_t left = cv_buf_len(&port->out);
+    if (left == port->stalled_at ||
+        !cv_is_ok(cv_worker_timer_start(port->worker, &port->stall, port->stall_ms))) {
+        end_stream(port);
+        return;
+    }
+    port->stalled_at = left;
 }
 
 static void on_stream_data(void *arg, struct cv_slice data)
@@ -150,6 +163,7 @@ void cv_port_open_stream(struct cv_port *port, struct cv_worker *worker, struct 
     *port = (struct cv_port){.worker = worker, .stream = stream, .ops = ops, .arg = arg};
     cv_buf_init(&port->out, out_cap);
     cv_defer_init(&port->flush, on_flush, port);
+    cv_timer_init(&port->stall, on_stall, port);
     cv_stream_accept(stream, &stream_ops, port);
 }
 
@@ -205,13 +219,22 @@ bool cv_port_is_socket(const struct cv_port *port)
     return port->conn != NULL;
 }
 
-void cv_port_close_gently(struct cv_port *port, uint64_t timeout_ms)
+uint64_t cv_port_progress(const struct cv_port *port)
+{
+    return port->conn ? cv_conn_progress(port->conn) : cv_buf_len(&port->out);
+}
+
+void cv_port_close_gently(struct cv_port *port, uint64_t stall_ms)
 {
     port->is_ending = true;
     if (port->conn) {
-        cv_conn_close_lingering(port->conn, timeout_ms);
+        cv_conn_close_patiently(port->conn, stall_ms, PORT_LINGER_MS);
         return;
     }
+    port->stall_ms = stall_ms;
+    port->stalled_at = cv_buf_len(&port->out);
+    if (!port->is_closed)
+        (void)cv_worker_timer_start(port->worker, &port->stall, stall_ms);
     cv_port_resume(port);
     cv_port_flush(port);
 }

@@ -33,6 +33,9 @@ struct cv_port {
     void *arg;
     struct cv_buf out; /* streams only */
     struct cv_defer flush;
+    struct cv_timer stall; /* streams: ending, and the peer takes nothing */
+    uint64_t stall_ms;
+    size_t stalled_at;
     size_t unread; /* streams: bytes taken while paused, whose window is not given back */
     bool is_paused, is_congested, is_ending, is_closed;
 };
@@ -48,13 +51,16 @@ void cv_port_open_stream(struct cv_port *port, struct cv_worker *worker, struct 
 struct cv_buf *cv_port_out(struct cv_port *port);
 void cv_port_flush(struct cv_port *port);
 bool cv_port_is_congested(struct cv_port *port);
+/* Changes whenever the peer has taken something. */
+uint64_t cv_port_progress(const struct cv_port *port);
 void cv_port_pause(struct cv_port *port);
 void cv_port_resume(struct cv_port *port);
 bool cv_port_is_tls(const struct cv_port *port);
 bool cv_port_is_socket(const struct cv_port *port);
 
-/* Sends what is there, takes and drops what still comes for a while, closes. on_closed follows. */
-void cv_port_close_gently(struct cv_port *port, uint64_t timeout_ms);
+/* Sends what is there, however long that takes as long as the peer takes some every `stall_ms`;
+ * drops what still comes; closes. on_closed follows. */
+void cv_port_close_gently(struct cv_port *port, uint64_t stall_ms);
 /* Now; what was not sent is dropped and, where the transport can say so, the peer sees that it was
  * cut. on_closed follows. */
 void cv_port_abort(struct cv_port *port);

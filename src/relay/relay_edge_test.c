@@ -352,6 +352,42 @@ static void a_slow_consumer_holds_its_service_back(void **state)
     free(head);
 }
 
+/* What is whole in the relay must reach a consumer that takes its time, also on its last request.
+ */
+static void a_slow_consumer_gets_all_of_its_last_answer(void **state)
+{
+    (void)state;
+    static const char *const settings[] = {"limits.body_idle_timeout", "4s", NULL};
+    struct world *w = start(settings, 0);
+    int small = 65536;
+    int fd = client_connect(&w->bench);
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    char *head = client_head(&w->bench, "GET", "/t/home/big?6000000", "Connection: close\r\n");
+    client_send(fd, head);
+    free(head);
+    char block[65536];
+    uint64_t got = 0;
+    for (ssize_t n = 1; n > 0; got += n > 0 ? (uint64_t)n : 0) {
+        if (got < 1000000)
+            usleep(200000);
+        else if (got < 1200000)
+            usleep(1000000);
+        n = recv(fd, block, sizeof block, 0);
+    }
+    assert_true(got > 6000000);
+    (void)close(fd);
+    /* Nothing at all for that long ends it. */
+    fd = client_connect(&w->bench);
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    head = client_head(&w->bench, "GET", "/t/home/big?60000000", NULL);
+    client_send(fd, head);
+    free(head);
+    fake_agent_wait(&w->agent, has_stream, "the stream");
+    fake_agent_wait(&w->agent, is_idle, "the stream to close");
+    (void)close(fd);
+    stop(w);
+}
+
 /* Answers to pipelined requests must not pile up either. */
 static void a_consumer_that_only_asks_is_held_back(void **state)
 {
@@ -505,6 +541,7 @@ int main(void)
         T(an_answer_before_the_body_is_passed_on),
         T(a_consumer_that_goes_away_closes_its_stream),
         T(a_slow_consumer_holds_its_service_back),
+        cmocka_unit_test(a_slow_consumer_gets_all_of_its_last_answer),
         T(a_consumer_that_only_asks_is_held_back),
         cmocka_unit_test(a_large_body_waits_for_its_stream),
         T(a_service_that_does_not_read_holds_its_consumer_back),
