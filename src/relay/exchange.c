@@ -448,7 +448,8 @@ static void on_up_open(void *arg, bool is_reused)
     send_request(c);
 }
 
-/* The tunnel may be reachable over another link by now. */
+/* The tunnel may be reachable over another link by now; as long as it is still the one that the
+ * request was checked against and written for. */
 static bool reroute(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
@@ -458,8 +459,14 @@ static bool reroute(struct cv_consumer *c)
         cv_slice_str(x->route.spec->name), c->worker->index, consumer_now_ms(c), &route);
     if (!cv_is_ok(status))
         return false;
+    if (!cv_tunnel_spec_is_same(route.spec, x->route.spec)) {
+        cv_route_done(&route);
+        return false;
+    }
     cv_route_done(&x->route);
     x->route = route;
+    if (x->prefix_name)
+        x->prefix_name = route.spec->name;
     return true;
 }
 

@@ -175,6 +175,24 @@ struct cv_status cv_tunnel_spec_parse(struct cv_slice json, struct cv_tunnel_spe
     return status;
 }
 
+static bool is_same_rule(const struct cv_tunnel_rule *a, const struct cv_tunnel_rule *b)
+{
+    return strcmp(a->method, b->method) == 0 && strcmp(a->path, b->path) == 0 &&
+           a->is_prefix == b->is_prefix;
+}
+
+bool cv_tunnel_spec_is_same(const struct cv_tunnel_spec *a, const struct cv_tunnel_spec *b)
+{
+    if (a == b)
+        return true;
+    bool is_same =
+        a->kind == b->kind && strcmp(a->host, b->host) == 0 && strcmp(a->preset, b->preset) == 0 &&
+        a->passes_authorization == b->passes_authorization && a->rule_count == b->rule_count;
+    for (size_t i = 0; is_same && i < a->rule_count; i++)
+        is_same = is_same_rule(&a->rules[i], &b->rules[i]);
+    return is_same;
+}
+
 static bool rule_matches(const struct cv_tunnel_rule *rule, struct cv_slice method,
                          struct cv_slice path)
 {

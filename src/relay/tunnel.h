@@ -52,6 +52,9 @@ struct cv_status cv_tunnel_spec_default(struct cv_slice name, enum cv_tunnel_kin
 struct cv_tunnel_spec *cv_tunnel_spec_ref(struct cv_tunnel_spec *spec);
 void cv_tunnel_spec_unref(struct cv_tunnel_spec **spec);
 
+/* Whether two specs of a name mean the same to a request: kind, Host, rules, what is passed on. */
+bool cv_tunnel_spec_is_same(const struct cv_tunnel_spec *a, const struct cv_tunnel_spec *b);
+
 /* Whether the rules let `method` on `path` (raw, without the query) through. The path is compared
  * after percent-decoding of unreserved characters; a path with dot segments, encoded slashes, NUL
  * or backslashes never matches a rule, so that what the service would read differently is refused.

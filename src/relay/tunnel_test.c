@@ -156,6 +156,28 @@ static void defaults_of_a_foreign_publisher(void **state)
     cv_tunnel_spec_unref(&spec);
 }
 
+static void what_makes_specs_the_same(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "{\"name\":\"home\",\"allow\":[\"GET /a\"]}",
+        "{\"name\":\"home\",\"allow\":[\"GET /a*\"]}",
+        "{\"name\":\"home\",\"allow\":[\"* /a\"]}",
+        "{\"name\":\"home\"}",
+        "{\"name\":\"home\",\"kind\":\"tcp\"}",
+        "{\"name\":\"home\",\"host\":\"h\"}",
+        "{\"name\":\"home\",\"preset\":\"p\"}",
+        "{\"name\":\"home\",\"pass_authorization\":true}",
+    };
+    for (size_t i = 0; i < COUNT(texts); i++)
+        for (size_t j = 0; j < COUNT(texts); j++) {
+            struct cv_tunnel_spec *a = parse(texts[i]), *b = parse(texts[j]);
+            assert_int_equal(cv_tunnel_spec_is_same(a, b), i == j);
+            cv_tunnel_spec_unref(&a);
+            cv_tunnel_spec_unref(&b);
+        }
+}
+
 static bool allows(const struct cv_tunnel_spec *spec, const char *method, const char *path)
 {
     return cv_tunnel_spec_allows(spec, cv_slice_str(method), cv_slice_str(path));
@@ -227,6 +249,7 @@ int main(void)
         cmocka_unit_test(rules_have_a_count_limit),
         cmocka_unit_test(members_and_their_defaults),
         cmocka_unit_test(defaults_of_a_foreign_publisher),
+        cmocka_unit_test(what_makes_specs_the_same),
         cmocka_unit_test(rules_let_through_what_they_say),
         cmocka_unit_test(tricks_do_not_pass_a_prefix_rule),
     };
