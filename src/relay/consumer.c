@@ -106,13 +106,15 @@ static void on_timer(void *arg)
         if (is_new || now_ms >= c->keys_due_ms) {
             cv_fsm_set(&c->state, CONSUMER_READING);
             route_go_on(c);
+            if (c->state.state == CONSUMER_EXCHANGE)
+                consumer_process(c); /* its body came while it waited */
         }
     } else if (now_ms >= c->client_due_ms) {
         on_client_due(c);
     } else if (c->state.state == CONSUMER_EXCHANGE || c->state.state == CONSUMER_TUNNEL) {
         exchange_on_timer(c, now_ms);
     }
-    if (c->state.state != CONSUMER_ENDING)
+    if (c->state.state != CONSUMER_ENDING && c->state.state != CONSUMER_MOVING)
         consumer_arm(c);
 }
 
