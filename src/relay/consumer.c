@@ -419,7 +419,7 @@ static void on_arrival(void *arg)
     list(c, c->destination);
     if (!cv_is_ok(cv_port_attach(&c->port, c->worker->worker))) {
         cv_conn_discard(cv_port_take_conn(&c->port));
-        consumer_gone(c);
+        consumer_free(c); /* a worker that stops runs nothing at the end of a turn any more */
         return;
     }
     set_client_timer(c, c->worker->relay->config->limits_body_idle_timeout_ms);
