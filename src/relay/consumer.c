@@ -70,6 +70,14 @@ void consumer_arm(struct cv_consumer *c)
     (void)cv_worker_timer_start(c->worker->worker, &c->timer, due > now_ms ? due - now_ms : 0);
 }
 
+/* For what never became a request: what is left of the one before must not be looked at. */
+static void answer_no_request(struct cv_consumer *c, enum cv_status_id id, const char *detail)
+{
+    c->head = (struct cv_http_head){.version_minor = 1};
+    route_make_id(c);
+    problem_answer(c, id, CV_HOP_CONSUMER, detail, false);
+}
+
 static void on_client_due(struct cv_consumer *c)
 {
     switch (c->state.state) {
@@ -77,8 +85,7 @@ static void on_client_due(struct cv_consumer *c)
         if (cv_http_parser_is_idle(c->parser))
             consumer_request_done(c, false);
         else
-            problem_answer(c, CV_TIMEOUT_REQUEST, CV_HOP_CONSUMER, "the head came too slowly",
-                           false);
+            answer_no_request(c, CV_TIMEOUT_REQUEST, "the head came too slowly");
         break;
     case CONSUMER_EXCHANGE:
         if (!c->x.is_request_whole && !c->is_blocked)
@@ -204,10 +211,7 @@ static void take_fault(struct cv_consumer *c, struct cv_status status)
                       fault);
         return;
     }
-    c->head = (struct cv_http_head){.version_minor = 1};
-    route_make_id(c);
-    problem_answer(c, status.id == CV_TRUNCATED ? CV_BAD_REQUEST : status.id, CV_HOP_CONSUMER,
-                   fault, false);
+    answer_no_request(c, status.id == CV_TRUNCATED ? CV_BAD_REQUEST : status.id, fault);
 }
 
 static void take_event(struct cv_consumer *c, const struct cv_http_event *event,
