@@ -211,8 +211,9 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
     x->response_framing = head->framing;
     if (head->framing == CV_HTTP_UNTIL_CLOSE || head->framing == CV_HTTP_CHUNKED)
         x->response_framing = c->head.version_minor == 0 ? CV_HTTP_UNTIL_CLOSE : CV_HTTP_CHUNKED;
+    /* Behind a request to upgrade the parser looks for no other one, whatever the answer. */
     if (x->response_framing == CV_HTTP_UNTIL_CLOSE || !c->head.keep_alive || !x->is_request_whole ||
-        atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed))
+        x->is_upgrade || atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed))
         c->is_last = true;
     if (head->status == 101)
         x->response_framing = CV_HTTP_NO_BODY;
