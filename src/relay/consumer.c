@@ -187,7 +187,8 @@ void consumer_request_done(struct cv_consumer *c, bool is_reusable)
     c->is_blocked = false;
     if (c->state.state == CONSUMER_ENDING)
         return;
-    if (!is_reusable || c->is_last || c->is_eof) {
+    /* A socket's end is taken for the consumer's; a stream can end in one direction alone. */
+    if (!is_reusable || c->is_last || (c->is_eof && cv_port_is_socket(&c->port))) {
         cv_fsm_set(&c->state, CONSUMER_ENDING);
         cv_port_close_gently(&c->port, config->limits_body_idle_timeout_ms);
         return;
@@ -321,6 +322,10 @@ static void process(void *arg)
             keep(c, cv_http_parser_take_rest(c->parser));
         cv_buf_done(&bytes);
     }
+    if (c->is_eof && !cv_buf_len(&c->in) && can_parse(c)) {
+        cv_http_parser_eof(c->parser);
+        parse(c);
+    }
     c->is_processing = false;
     if (c->state.state == CONSUMER_ENDING || c->state.state == CONSUMER_MOVING)
         return;
@@ -372,8 +377,6 @@ static void on_eof(void *arg)
     c->is_eof = true;
     switch (c->state.state) {
     case CONSUMER_READING:
-        cv_http_parser_eof(c->parser);
-        c->is_last = true;
         consumer_process(c);
         break;
     case CONSUMER_TUNNEL:
@@ -383,6 +386,10 @@ static void on_eof(void *arg)
     case CONSUMER_MOVING:
         break;
     default:
+        if (!cv_port_is_socket(&c->port)) {
+            consumer_process(c);
+            break;
+        }
         /* Nobody is there to read the answer: the service is told at once. */
         cv_log(c->worker->relay->log, CV_LOG_DEBUG, "http", "consumer_gone",
                "the consumer went away", CV_F_STR("correlationId", c->x.id));
