@@ -13,6 +13,7 @@
 #include "relay/session_private.h"
 #include "telemetry/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* What was read from one side and not yet taken by the other is bounded by the window of the stream
@@ -26,10 +27,27 @@ struct bridge {
     bool is_accepted, is_stream_eof, is_upstream_eof;
 };
 
+/* The first word is for programs (docs/PROTOCOL.md). */
+static void refuse(struct cv_stream *stream, struct cv_status why)
+{
+    char text[160];
+    const char *word = "service-unreachable";
+    if (why.id == CV_SERVICE_REFUSED)
+        word = "service-refused";
+    else if (why.id == CV_SERVICE_TIMEOUT)
+        word = "service-timeout";
+    else if (why.id == CV_NO_TUNNEL)
+        word = "tunnel-unknown";
+    else if (why.id == CV_CHANNEL_LIMIT || why.id == CV_QUEUE_FULL)
+        word = "agent-busy";
+    (void)snprintf(text, sizeof text, "%s: %s", word, cv_status_text(why.id));
+    cv_stream_refuse(stream, CV_SSH_OPEN_CONNECT_FAILED, text);
+}
+
 static void bridge_free(struct bridge *bridge, struct cv_status why)
 {
     if (bridge->stream && !bridge->is_accepted)
-        cv_stream_refuse(bridge->stream, CV_SSH_OPEN_CONNECT_FAILED, cv_status_text(why.id));
+        refuse(bridge->stream, why);
     else if (bridge->stream)
         cv_stream_close(bridge->stream);
     if (bridge->upstream)
