@@ -26,6 +26,8 @@ struct cv_splice {
     bool has_conn_eof;
     bool is_eof_sent; /* to the stream */
     bool has_stream_eof;
+    bool is_cancel; /* a stream that closes without EOF wants nothing any more: a request that was
+                       given up. Otherwise what it sent before still goes out */
     struct cv_splice_end end;
     cv_splice_on_end *on_end;
     void *arg;
@@ -183,7 +185,9 @@ static void on_stream_closed(void *arg, struct cv_status why)
     set_why(s, was_in_order ? cv_ok() : cv_is_ok(why) ? cv_status(CV_CANCELLED) : why);
     if (!s->conn)
         end_if_over(s);
-    else if (was_in_order)
+    else if (!cv_is_ok(why))
+        cv_conn_reset(s->conn); /* cut in the middle must not look like an end */
+    else if (was_in_order || !s->is_cancel)
         cv_conn_close_after_flush(s->conn, FLUSH_MS);
     else
         cv_conn_close(s->conn, cv_status(CV_CANCELLED));
@@ -226,7 +230,8 @@ struct cv_status cv_splice_new(struct cv_conn *conn, struct cv_stream *stream, b
     *out = NULL;
     if (!s)
         return cv_status(CV_NO_MEMORY);
-    *s = (struct cv_splice){.conn = conn, .stream = stream, .on_end = on_end, .arg = arg};
+    *s = (struct cv_splice){
+        .conn = conn, .stream = stream, .is_cancel = is_accepting, .on_end = on_end, .arg = arg};
     cv_buf_init(&s->held, HELD_MAX);
     cv_conn_set_marks(conn, OUT_LOW, OUT_HIGH, OUT_HIGH + window_bytes);
     cv_conn_set_ops(conn, &conn_ops, s);

@@ -91,11 +91,11 @@ static struct cv_status open_all(struct cv_client *client, const struct cv_clien
 {
     struct cv_agent_config *config = client->config;
     char state_dir[STATE_PATH_MAX];
-    CV_RETURN_IF_ERROR(
-        cv_state_dir_open(config->state_dir, state_dir, sizeof state_dir, error));
-    CV_RETURN_IF_ERROR(cv_access_init(&client->access, config, state_dir,
-                                      getenv("CULVERT_TOKEN"), &client->log, error));
-    struct cv_status status = options->is_interactive ? check_token(&client->access, error) : cv_ok();
+    CV_RETURN_IF_ERROR(cv_state_dir_open(config->state_dir, state_dir, sizeof state_dir, error));
+    CV_RETURN_IF_ERROR(cv_access_init(&client->access, config, state_dir, getenv("CULVERT_TOKEN"),
+                                      &client->log, error));
+    struct cv_status status =
+        options->is_interactive ? check_token(&client->access, error) : cv_ok();
     if (cv_is_ok(status))
         status = cv_worker_new(0, &client->worker, error);
     if (cv_is_ok(status))

@@ -47,8 +47,8 @@ int cv_cli_run_agent(const struct cv_client_options *options, const struct cv_pa
     struct cv_error error = {0};
     running.client.on_stop = on_stop;
     running.client.arg = &running;
-    struct cv_status status = cv_agent_new(running.client.worker, &agent_options, &ops, &running,
-                                           &running.agent, &error);
+    struct cv_status status =
+        cv_agent_new(running.client.worker, &agent_options, &ops, &running, &running.agent, &error);
     if (cv_is_ok(status)) {
         cv_client_run(&running.client);
     } else {

@@ -57,8 +57,7 @@ const struct cv_command cv_cli_tcp_command = {
     .option_count = sizeof tcp_options / sizeof tcp_options[0],
 };
 
-int cv_cli_publish_target(const struct cv_target_command *target, int argc,
-                          const char *const *argv)
+int cv_cli_publish_target(const struct cv_target_command *target, int argc, const char *const *argv)
 {
     struct values values = {0};
     struct cv_parsed parsed;

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Happy path: on_accept → caller_new (paused) → open_stream → on_open → cv_splice_new …
+ * on_splice_end.
+ * Ways it fails: the link is down or full (the caller waits, then is cut); the relay refuses the
+ * stream (cut, the reason is logged); the caller goes while it waits.
+ */
+#include "agent/forward.h"
+
+#include "agent/access.h"
+#include "agent/splice.h"
+#include "agent/uplink.h"
+#include "base/tunnel_name.h"
+#include "config/agent_config.h"
+#include "net/conn.h"
+#include "net/listener.h"
+#include "net/worker.h"
+#include "telemetry/log.h"
+#include "transport/link.h"
+
+#include <stdio.h>
+#include <unistd.h>
+#include <utlist.h>
+
+enum {
+    CALLERS_MAX = 128,
+    WAIT_MS = 30000,
+    RETRY_MS = 50, /* while all streams are in use */
+    BACKLOG = 64,
+    ANY_PORT = 0, /* the tunnel's own, whichever it is */
+};
+
+/* A local connection. Waiting: conn. Opening: conn and stream. Then the splice has both. */
+struct caller {
+    struct cv_forward *forward;
+    struct cv_conn *conn;
+    struct cv_stream *stream;
+    struct cv_splice *splice;
+    uint64_t since_ms;
+    struct caller *prev, *next;
+};
+
+struct cv_forward {
+    struct cv_worker *worker;
+    struct cv_forward_options options;
+    char tunnel[CV_TUNNEL_NAME_MAX + 1];
+    char address[CV_ADDR_TEXT_LEN];
+    const struct cv_forward_ops *ops;
+    void *arg;
+    struct cv_listener *listener;
+    struct cv_uplink *uplink;
+    struct caller *callers; /* utlist DL */
+    size_t caller_count;
+    struct cv_timer drain;
+    struct cv_timer retry; /* callers that wait */
+    bool was_ready;
+    bool is_stopping;
+    bool is_closing;
+};
+
+static void close_all(struct cv_forward *forward);
+
+/* ---- ending ---- */
+
+static void finish(struct cv_forward *forward)
+{
+    if (forward->is_closing)
+        return;
+    forward->is_closing = true;
+    close_all(forward);
+    cv_worker_timer_stop(forward->worker, &forward->drain);
+    cv_worker_timer_stop(forward->worker, &forward->retry);
+    cv_uplink_close(forward->uplink, "the forwarding stops");
+}
+
+static void on_drain_over(void *arg)
+{
+    finish(arg);
+}
+
+void cv_forward_stop(struct cv_forward *forward)
+{
+    if (forward->is_stopping || forward->is_closing) {
+        finish(forward);
+        return;
+    }
+    forward->is_stopping = true;
+    cv_log(forward->options.log, CV_LOG_INFO, "forward", "shutdown_started",
+           "stopping: no new connections, those under way may end",
+           CV_F_UINT("connections", forward->caller_count));
+    cv_listener_close(&forward->listener);
+    uint64_t drain_ms = forward->options.access->config->shutdown_drain_ms;
+    if (forward->caller_count == 0 || drain_ms == 0 ||
+        !cv_is_ok(cv_worker_timer_start(forward->worker, &forward->drain, drain_ms)))
+        finish(forward);
+}
+
+/* ---- one connection ---- */
+
+static void caller_free(struct caller *caller)
+{
+    struct cv_forward *forward = caller->forward;
+    DL_DELETE(forward->callers, caller);
+    forward->caller_count--;
+    free(caller);
+    if (forward->is_stopping && forward->caller_count == 0)
+        finish(forward);
+}
+
+static void on_splice_end(void *arg, const struct cv_splice_end *end)
+{
+    struct caller *caller = arg;
+    cv_log(caller->forward->options.log, CV_LOG_DEBUG, "forward", "stream_ended", "stream ended",
+           CV_F_UINT("bytesIn", end->bytes_in), CV_F_UINT("bytesOut", end->bytes_out),
+           CV_F_STR("reason", cv_status_name(end->why.id)));
+    caller_free(caller);
+}
+
+/* Gives up both sides; on_conn_closed frees. */
+static void cut(struct caller *caller)
+{
+    struct cv_stream *stream = caller->stream;
+    caller->stream = NULL;
+    if (stream)
+        cv_stream_close(stream);
+    cv_conn_reset(caller->conn);
+}
+
+static void on_conn_data(void *arg, uint8_t *data, size_t len)
+{
+    (void)arg;
+    (void)data;
+    (void)len;
+}
+
+static void on_conn_hangup(void *arg)
+{
+    struct caller *caller = arg;
+    /* A client may well half-close before the stream is open: only a dead one is given up, and
+     * that is found out when the splice writes to it. */
+    (void)caller;
+}
+
+static void on_conn_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    struct caller *caller = arg;
+    (void)why;
+    (void)error;
+    if (caller->stream)
+        cv_stream_close(caller->stream);
+    caller_free(caller);
+}
+
+static const struct cv_conn_ops waiting_ops = {
+    .on_data = on_conn_data, .on_hangup = on_conn_hangup, .on_closed = on_conn_closed};
+
+static void on_open(void *arg)
+{
+    struct caller *caller = arg;
+    struct cv_forward *forward = caller->forward;
+    size_t window = (size_t)forward->options.access->config->ssh_window_bytes;
+    if (!cv_is_ok(cv_splice_new(caller->conn, caller->stream, false, window, on_splice_end, caller,
+                                &caller->splice)))
+        cut(caller);
+    else
+        caller->stream = NULL;
+}
+
+static void on_refused(void *arg, uint32_t reason, struct cv_slice text)
+{
+    struct caller *caller = arg;
+    caller->stream = NULL;
+    cv_log_limited(caller->forward->options.log, CV_LOG_WARN, "forward", "stream_refused",
+                   "the relay refuses the stream", CV_F_STR("tunnel", caller->forward->tunnel),
+                   CV_F_UINT("sshReason", reason), CV_F_SLICE("detail", text));
+    cut(caller);
+}
+
+static void on_stream_closed(void *arg, struct cv_status why)
+{
+    struct caller *caller = arg;
+    (void)why;
+    caller->stream = NULL;
+    cut(caller);
+}
+
+static const struct cv_stream_ops opening_ops = {
+    .on_open = on_open, .on_refused = on_refused, .on_closed = on_stream_closed};
+
+/* False when it has to wait. */
+static bool open_stream(struct caller *caller)
+{
+    struct cv_link *link = cv_uplink_link(caller->forward->uplink);
+    if (!link)
+        return false;
+    struct cv_status status = cv_stream_open(link, CV_STREAM_DIRECT, caller->forward->tunnel,
+                                             ANY_PORT, &opening_ops, caller, &caller->stream);
+    return cv_is_ok(status);
+}
+
+static bool is_waiting(const struct caller *caller)
+{
+    return !caller->stream && !caller->splice && !cv_conn_is_closing(caller->conn);
+}
+
+static void serve_waiting(struct cv_forward *forward)
+{
+    struct caller *caller, *next;
+    uint64_t now_ms = cv_worker_now_ms(forward->worker);
+    bool has_waiting = false;
+    DL_FOREACH_SAFE(forward->callers, caller, next)
+    {
+        if (!is_waiting(caller) || open_stream(caller))
+            continue;
+        if (now_ms - caller->since_ms >= WAIT_MS)
+            cut(caller);
+        else
+            has_waiting = true;
+    }
+    if (has_waiting && !forward->is_closing)
+        (void)cv_worker_timer_start(forward->worker, &forward->retry, RETRY_MS);
+}
+
+static void on_retry(void *arg)
+{
+    serve_waiting(arg);
+}
+
+static void close_all(struct cv_forward *forward)
+{
+    struct caller *caller, *next;
+    DL_FOREACH_SAFE(forward->callers, caller, next)
+    {
+        if (caller->splice)
+            cv_splice_close(caller->splice);
+        else
+            cut(caller);
+    }
+}
+
+static void on_accept(void *arg, int fd, const struct cv_addr *peer)
+{
+    struct cv_forward *forward = arg;
+    struct cv_error error = {0};
+    (void)peer;
+    struct caller *caller = forward->caller_count < CALLERS_MAX && !forward->is_stopping
+                                ? calloc(1, sizeof *caller)
+                                : NULL;
+    if (!caller) {
+        (void)close(fd);
+        return;
+    }
+    caller->forward = forward;
+    caller->since_ms = cv_worker_now_ms(forward->worker);
+    if (!cv_is_ok(
+            cv_conn_new(forward->worker, fd, NULL, &waiting_ops, caller, &caller->conn, &error))) {
+        free(caller);
+        return;
+    }
+    cv_conn_pause(caller->conn);
+    DL_APPEND(forward->callers, caller);
+    forward->caller_count++;
+    if (!open_stream(caller) && !cv_timer_is_running(&forward->retry))
+        (void)cv_worker_timer_start(forward->worker, &forward->retry, RETRY_MS);
+}
+
+static void on_accept_error(void *arg, struct cv_status status, const struct cv_error *error)
+{
+    struct cv_forward *forward = arg;
+    (void)status;
+    cv_log_limited(forward->options.log, CV_LOG_WARN, "forward", "accept_failed",
+                   "connections cannot be accepted for a moment", CV_F_ERROR(error));
+}
+
+static const struct cv_listener_ops listener_ops = {.on_accept = on_accept,
+                                                    .on_error = on_accept_error};
+
+/* ---- the uplink ---- */
+
+static void on_up(void *arg, struct cv_link *link)
+{
+    struct cv_forward *forward = arg;
+    (void)link;
+    if (!forward->was_ready) {
+        forward->was_ready = true;
+        cv_log(forward->options.log, CV_LOG_INFO, "forward", "forward_listening",
+               "the local port leads to the tunnel", CV_F_STR("address", forward->address),
+               CV_F_STR("tunnel", forward->tunnel));
+        if (forward->ops->on_ready)
+            forward->ops->on_ready(forward->arg, forward->address);
+    }
+    serve_waiting(forward);
+}
+
+static void on_reply(void *arg, uintptr_t cookie, bool is_success)
+{
+    (void)arg;
+    (void)cookie;
+    (void)is_success;
+}
+
+static void on_uplink_ended(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_forward *forward = arg;
+    cv_listener_close(&forward->listener);
+    if (!forward->is_closing) {
+        forward->is_closing = true;
+        close_all(forward);
+    }
+    forward->ops->on_ended(forward->arg, why, error);
+}
+
+static const struct cv_uplink_ops uplink_ops = {
+    .on_up = on_up, .on_reply = on_reply, .on_ended = on_uplink_ended};
+
+/* ---- life ---- */
+
+static struct cv_status start(struct cv_forward *forward, struct cv_error *error)
+{
+    struct cv_listen_spec spec;
+    const char *tunnel = forward->options.tunnel;
+    if (!cv_tunnel_name_is_valid(cv_slice_str(tunnel)) ||
+        !cv_slice_to_str(cv_slice_str(tunnel), forward->tunnel, sizeof forward->tunnel))
+        return cv_fail(error, CV_USAGE, "a tunnel's name is a-z, 0-9 and inner -");
+    if (!cv_is_ok(cv_listen_spec_parse(forward->options.listen, &spec, error)))
+        return cv_fail(error, CV_USAGE, "%.200s is no address to listen on",
+                       forward->options.listen);
+    CV_RETURN_IF_ERROR(cv_listener_new(forward->worker, &spec, BACKLOG, &listener_ops, forward,
+                                       &forward->listener, error));
+    (void)cv_addr_format(&cv_listener_spec(forward->listener)->addr, forward->address);
+    if (!cv_addr_is_loopback(&spec.addr))
+        cv_log(forward->options.log, CV_LOG_WARN, "forward", "open_to_the_network",
+               "whoever reaches this port reaches the tunnel, without a token",
+               CV_F_STR("address", forward->address));
+    struct cv_uplink_options uplink = {
+        .access = forward->options.access, .log = forward->options.log, .is_interactive = true};
+    return cv_uplink_new(forward->worker, &uplink, &uplink_ops, forward, &forward->uplink);
+}
+
+struct cv_status cv_forward_new(struct cv_worker *worker, const struct cv_forward_options *options,
+                                const struct cv_forward_ops *ops, void *arg,
+                                struct cv_forward **out, struct cv_error *error)
+{
+    struct cv_forward *forward = calloc(1, sizeof *forward);
+    *out = NULL;
+    if (!forward)
+        return cv_status(CV_NO_MEMORY);
+    *forward = (struct cv_forward){.worker = worker, .options = *options, .ops = ops, .arg = arg};
+    cv_timer_init(&forward->drain, on_drain_over, forward);
+    cv_timer_init(&forward->retry, on_retry, forward);
+    struct cv_status status = start(forward, error);
+    if (!cv_is_ok(status)) {
+        cv_listener_close(&forward->listener);
+        cv_forward_free(&forward);
+    }
+    *out = forward;
+    return status;
+}
+
+void cv_forward_free(struct cv_forward **out)
+{
+    struct cv_forward *forward = *out;
+    *out = NULL;
+    if (!forward)
+        return;
+    cv_uplink_free(&forward->uplink);
+    cv_worker_timer_stop(forward->worker, &forward->drain);
+    cv_worker_timer_stop(forward->worker, &forward->retry);
+    free(forward);
+}
