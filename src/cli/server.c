@@ -24,6 +24,8 @@ static const struct cv_option options[] = {
     CV_OPT_FLAG(struct values, is_dev, "dev", 0,
                 "For trying out: loopback only, no TLS, tokens of a key made in the state folder."),
     CV_OPT_SETTING("workers", "workers", 0, "N", "Threads; one per CPU without it."),
+    CV_OPT_SETTING("metrics.listen", "metrics-listen", 0, "HOST:PORT",
+                   "A listener of its own for liveness pages, without token and TLS."),
     CV_OPT_SETTING("log.level", "log-level", 0, "LEVEL", "error, warn, info, debug or trace."),
     CV_OPT_SETTING("log.format", "log-format", 0, "FORMAT", "json, text or auto."),
     CV_OPT_HELP,

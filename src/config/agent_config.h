@@ -87,7 +87,7 @@
       "aes256-gcm@openssh.com")                                                                    \
     X(ssh_kex, "ssh.kex", LIST, "curve25519-sha256,curve25519-sha256@libssh.org",                  \
       CV_CHOICES(CV_SSH_KEX), "SSH_KEX_ALGORITHMS", 0,                                             \
-      "Key exchange methods to offer, best first.",                                                \
+      "Key exchange methods; both names mean the same one.",                                                \
       "curve25519-sha256")                                                                         \
     X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,   \
       "Receive window of a stream: what may wait for a slow service.", "4MiB")                     \

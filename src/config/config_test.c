@@ -127,7 +127,6 @@ static void defaults_are_what_the_design_says(void **state)
     assert_int_equal(b->relay->ws_pong_timeout_ms, 15000);
     assert_int_equal(b->relay->ws_max_frame_bytes, 1 << 20);
     assert_int_equal(b->relay->link_replay_bytes, 4 << 20);
-    assert_int_equal(b->relay->link_resume_window_ms, 60000);
     assert_int_equal(b->relay->limits_head_bytes, 16 << 10);
     assert_int_equal(b->relay->limits_body_bytes, 0);
     assert_int_equal(b->relay->ssh_max_channels, 10);
@@ -175,7 +174,6 @@ static void established_names_are_taken(void **state)
         "WS_PATH=/ws",
         "WS_PING_INTERVAL=20000",
         "WS_MAX_FRAME_SIZE=2097152",
-        "WS_COMPRESSION=false",
         "SSH_KEEPALIVE_INTERVAL=45000",
         "SSH_COMPRESSION=true",
         "SSH_KEX_ALGORITHMS=curve25519-sha256",
@@ -194,7 +192,6 @@ static void established_names_are_taken(void **state)
     assert_string_equal(b->relay->ws_path, "/ws");
     assert_int_equal(b->relay->ws_ping_interval_ms, 20000);
     assert_int_equal(b->relay->ws_max_frame_bytes, 2097152);
-    assert_false(b->relay->ws_compression);
     assert_int_equal(b->relay->ssh_keepalive_interval_ms, 45000);
     assert_true(b->relay->ssh_compression);
     assert_int_equal(b->relay->ssh_ciphers.count, 2);

@@ -112,7 +112,7 @@
       "aes256-gcm@openssh.com")                                                                    \
     X(ssh_kex, "ssh.kex", LIST, "curve25519-sha256,curve25519-sha256@libssh.org",                  \
       CV_CHOICES(CV_SSH_KEX), "SSH_KEX_ALGORITHMS", 0,                                             \
-      "Key exchange methods to offer, best first.",                                                \
+      "Key exchange methods; both names mean the same one.",                                                \
       "curve25519-sha256")                                                                         \
     X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,   \
       "Receive window of a stream: what may wait for a slow reader.", "4MiB")                      \
@@ -127,12 +127,8 @@
       "A link that stays silent this long after a ping is dead.", "5s")                            \
     X(ws_max_frame_bytes, "ws.max_frame_size", SIZE, "1MiB", CV_RANGE(64 * CV_KIB, 64 * CV_MIB),   \
       "WS_MAX_FRAME_SIZE", 0, "Larger frames are refused with close code 1009.", "256KiB")         \
-    X(ws_compression, "ws.compression", BOOL, "true", CV_ANY, "WS_COMPRESSION", 0,                 \
-      "Offer permessage-deflate where it helps: on JSON, never on SSH.", "false")                  \
     X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
       NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
-    X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \
-      NULL, 0, "How long a link without a connection waits to be resumed.", "2m")                  \
     X(timers_first_byte_ms, "timers.first_byte", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL,  \
       0,                                                                                           \
       "The service must begin to answer in this time; 0 waits for ever. Presets have their own.",  \

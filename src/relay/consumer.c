@@ -506,7 +506,8 @@ static bool is_trusted(const struct cv_relay *relay, const struct cv_addr *peer)
     return false;
 }
 
-void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer)
+void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
+                        bool is_private)
 {
     struct cv_relay *relay = worker->relay;
     struct cv_consumer *c = consumer_new(worker);
@@ -515,11 +516,12 @@ void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_
         return;
     }
     c->peer = *peer;
+    c->is_private = is_private;
     c->is_peer_trusted = is_trusted(relay, peer);
     c->is_between = true;
-    struct cv_status status = cv_port_open_socket(&c->port, worker->worker, fd, relay->tls,
-                                                  relay->config->limits_handshake_timeout_ms,
-                                                  out_cap(relay), &port_ops, c);
+    struct cv_status status = cv_port_open_socket(
+        &c->port, worker->worker, fd, is_private ? NULL : relay->tls,
+        relay->config->limits_handshake_timeout_ms, out_cap(relay), &port_ops, c);
     if (!cv_is_ok(status)) {
         consumer_free(c);
         return;

@@ -15,8 +15,10 @@ struct cv_identity;
 struct cv_relay_worker;
 struct cv_stream;
 
-/* Takes the accepted socket `fd` (owns it from here on, also on failure). */
-void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer);
+/* Takes the accepted socket `fd` (owns it from here on, also on failure). `is_private`: it came to
+ * the operator's own listener (metrics.listen), which speaks plain HTTP and serves no tunnels. */
+void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
+                        bool is_private);
 
 /* Accepts `stream` and serves HTTP on it for `identity`: every request on it goes to the user's
  * tunnel `name` (copied), whatever its path and without a token of its own; rules, limits and

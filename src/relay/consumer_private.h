@@ -89,6 +89,7 @@ struct cv_consumer {
     uint64_t keys_due_ms;   /* waiting for keys: give up then */
     uint64_t keys_attempts;
     bool is_peer_trusted;
+    bool is_private; /* came to metrics.listen: liveness only */
     bool has_moved;
     bool is_last; /* no further request on this connection */
     bool is_eof;

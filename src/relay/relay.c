@@ -173,7 +173,7 @@ static void on_accept(void *arg, int fd, const struct cv_addr *peer)
         (void)close(fd);
         return;
     }
-    cv_consumer_accept(worker, fd, peer);
+    cv_consumer_accept(worker, fd, peer, false);
 }
 
 static void on_accept_error(void *arg, struct cv_status status, const struct cv_error *error)
@@ -184,8 +184,26 @@ static void on_accept_error(void *arg, struct cv_status status, const struct cv_
                    CV_F_STR("detail", error ? error->detail : NULL));
 }
 
+/* Probes must get through when consumers fill all places. */
+static void on_accept_private(void *arg, int fd, const struct cv_addr *peer)
+{
+    cv_consumer_accept(arg, fd, peer, true);
+}
+
 static const struct cv_listener_ops listener_ops = {.on_accept = on_accept,
                                                     .on_error = on_accept_error};
+static const struct cv_listener_ops private_ops = {.on_accept = on_accept_private,
+                                                   .on_error = on_accept_error};
+
+static struct cv_status open_private_listener(struct cv_relay *relay, struct cv_error *error)
+{
+    struct cv_listen_spec spec;
+    if (!relay->config->metrics_listen)
+        return cv_ok();
+    CV_RETURN_IF_ERROR(cv_listen_spec_parse(relay->config->metrics_listen, &spec, error));
+    return cv_listener_new(relay->workers[0].worker, &spec, RELAY_BACKLOG, &private_ops,
+                           &relay->workers[0], &relay->private_listener, error);
+}
 
 static struct cv_status open_listeners(struct cv_relay *relay, struct cv_error *error)
 {
@@ -280,6 +298,7 @@ static struct cv_status open_all(struct cv_relay *relay, const char *state_dir,
             cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
     CV_RETURN_IF_ERROR(open_listeners(relay, error));
+    CV_RETURN_IF_ERROR(open_private_listener(relay, error));
     for (unsigned i = 0; i < relay->worker_count; i++) {
         CV_RETURN_IF_ERROR(cv_worker_start_thread(relay->workers[i].worker));
         relay->workers[i].is_running = true;
@@ -331,6 +350,8 @@ static void on_close(void *arg)
     struct cv_relay_worker *worker = arg;
     struct cv_session *session;
     cv_fetch_cancel(&worker->key_fetch);
+    if (worker->index == 0)
+        cv_listener_close(&worker->relay->private_listener);
     cv_consumer_close_all(worker);
     /* A wanted end: SSH disconnect by application, WebSocket 1000. */
     DL_FOREACH(worker->sessions, session)

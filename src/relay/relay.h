@@ -43,8 +43,9 @@ struct cv_relay {
     struct cv_relay_worker *workers;
     unsigned worker_count;
     unsigned port;
-    atomic_bool is_draining; /* no new requests on kept connections; readyz says 503 */
-    char instance[17];       /* random hex, for logs and X-Request-Id */
+    struct cv_listener *private_listener; /* metrics.listen, on the first worker */
+    atomic_bool is_draining;              /* no new requests on kept connections; readyz says 503 */
+    char instance[17];                    /* random hex, for logs and X-Request-Id */
 };
 
 struct cv_relay_worker {

@@ -394,9 +394,13 @@ void route_go_on(struct cv_consumer *c)
         problem_answer(c, CV_METHOD_NOT_ALLOWED, CV_HOP_RELAY, NULL, false);
         return;
     }
-    bool is_tunnel = find_tunnel(c, &name, &is_path_form);
+    bool is_tunnel = !c->is_private && find_tunnel(c, &name, &is_path_form);
     if (!is_tunnel && serve_health(c))
         return;
+    if (c->is_private) {
+        problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
+        return;
+    }
     /* Without TLS only a load balancer that ended it may speak to us. */
     if (!relay->tls && !relay->is_dev && !c->is_peer_trusted && !c->owner) {
         problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "TLS is needed here", false);
