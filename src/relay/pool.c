@@ -165,6 +165,9 @@ static void on_stream_closed(void *arg, struct cv_status why)
 {
     struct cv_pipe *pipe = arg;
     pipe->stream = NULL;
+    /* Before anybody is told, so that a second try finds another link. */
+    if (why.id == CV_LINK_LOST)
+        session_withdraw_all(pipe->pool->session);
     if (pipe->state == PIPE_IDLE)
         pipe_free(pipe);
     else

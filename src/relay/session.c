@@ -266,6 +266,15 @@ static bool withdraw(struct cv_session *session, struct cv_slice name)
     return true;
 }
 
+void session_withdraw_all(struct cv_session *session)
+{
+    if (session->is_withdrawn)
+        return;
+    session->is_withdrawn = true;
+    cv_registry_withdraw(session->worker->relay->registry, user_key(session), session,
+                         cv_slice(NULL, 0), cv_worker_now_ms(session->worker->worker));
+}
+
 /* ---- link events ---- */
 
 static void on_link_up(void *arg)
@@ -329,7 +338,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
            CV_F_UINT("durationMs", now_ms - session->since_ms));
     session->link = NULL;
     cv_worker_timer_stop(worker->worker, &session->expiry);
-    cv_registry_withdraw(relay->registry, user_key(session), session, cv_slice(NULL, 0), now_ms);
+    session_withdraw_all(session);
     cv_pool_end(&session->pool);
     DL_DELETE(worker->sessions, session);
     (void)atomic_fetch_sub_explicit(&worker->session_count, 1, memory_order_relaxed);

@@ -36,10 +36,14 @@ struct cv_session {
     struct session_tunnel tunnels[SESSION_TUNNELS_MAX];
     size_t tunnel_count;
     struct cv_pool pool;
+    bool is_withdrawn; /* for good */
     uint64_t since_ms;
     struct cv_timer expiry; /* the token's end */
     char user_id[64];       /* for logs: the subject, cut */
     struct cv_session *prev, *next;
 };
+
+/* The link is ending: nobody is to be sent here any more. Idempotent. */
+void session_withdraw_all(struct cv_session *session);
 
 #endif
