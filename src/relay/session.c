@@ -185,13 +185,16 @@ static bool publishes_anything(const struct cv_session *session)
 static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
 {
     struct cv_relay *relay = session->worker->relay;
-    struct cv_session *displaced[16];
+    enum { AT_ONCE = 16 };
+    struct cv_session *displaced[AT_ONCE];
     size_t count = 0;
-    struct cv_status status =
-        cv_registry_publish(relay->registry, user_key(session), session, tunnel->spec, tunnel->port,
-                            displaced, sizeof displaced / sizeof displaced[0], &count);
-    for (size_t i = 0; i < count; i++)
-        tell_displaced(displaced[i], tunnel->spec->name);
+    struct cv_status status;
+    do {
+        status = cv_registry_publish(relay->registry, user_key(session), session, tunnel->spec,
+                                     tunnel->port, displaced, AT_ONCE, &count);
+        for (size_t i = 0; i < count; i++)
+            tell_displaced(displaced[i], tunnel->spec->name);
+    } while (cv_is_ok(status) && count == AT_ONCE);
     if (!cv_is_ok(status))
         return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
     tunnel->is_published = true;
@@ -214,7 +217,14 @@ static bool describe(struct cv_session *session, struct cv_slice json)
         cv_tunnel_spec_unref(&spec);
         return is_known;
     }
-    struct session_tunnel *tunnel = put_tunnel(session, spec);
+    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(spec->name));
+    if (tunnel && tunnel->is_published && (tunnel->port == 80) != (spec->kind == CV_TUNNEL_HTTP)) {
+        bool is_fitting =
+            refuse(session, cv_slice_str(spec->name), "a tunnel that is published keeps its kind");
+        cv_tunnel_spec_unref(&spec);
+        return is_fitting;
+    }
+    tunnel = put_tunnel(session, spec);
     if (!tunnel)
         return refuse(session, cv_slice(NULL, 0), "too many tunnels on this link");
     tunnel->is_described = true;
