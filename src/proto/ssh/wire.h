@@ -29,7 +29,7 @@ bool cv_ssh_read_bytes(struct cv_ssh_reader *reader, size_t len, struct cv_slice
 bool cv_ssh_read_string(struct cv_ssh_reader *reader, struct cv_slice *value);
 
 /* A string that is a name-list: printable US-ASCII, no empty name (RFC 4251 §5). Fails otherwise.
- * The list itself may be empty. */
+ * The list itself may be empty, and one comma at its end is let pass (and taken off). */
 bool cv_ssh_read_name_list(struct cv_ssh_reader *reader, struct cv_slice *value);
 
 /* True when nothing failed and nothing is left. */
