@@ -138,8 +138,8 @@ def _upload(home):
 @pytest.mark.timing
 def test_the_head_is_on_the_wire_before_any_body(scene):
     def slow(conn, request):
-        conn.start_chunked("text/event-stream")
         slow.sent = time.monotonic()
+        conn.start_chunked("text/event-stream")
         time.sleep(0.5)
         conn.end_chunks()
 
