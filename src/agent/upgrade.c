@@ -116,18 +116,18 @@ static struct cv_status judge(const struct cv_upgrade *upgrade, struct cv_error 
 {
     char code[32], detail[160];
     bool is_relay = read_problem(upgrade, code, detail);
-    const char *colon = detail[0] ? ": " : "";
+    const char *space = code[0] ? " " : "", *colon = detail[0] ? ": " : "";
     switch (upgrade->http_status) {
     case 401:
         if (!is_relay)
             break;
         return cv_fail(error, strcmp(code, "TUNNEL_003") == 0 ? CV_AUTH_EXPIRED : CV_AUTH_FAILED,
-                       "the relay refuses the token (401 %s%s%s)", code, colon, detail);
+                       "the relay refuses the token (401%s%s%s%s)", space, code, colon, detail);
     case 403:
         if (!is_relay)
             break;
-        return cv_fail(error, CV_FORBIDDEN, "the relay does not permit it (403 %s%s%s)", code,
-                       colon, detail);
+        return cv_fail(error, CV_FORBIDDEN, "the relay does not permit it (403%s%s%s%s)", space,
+                       code, colon, detail);
     case 404:
         return cv_fail(error, CV_WS_REFUSED,
                        "there is no relay at this path (404): check the URL, its path is "
