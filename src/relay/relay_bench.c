@@ -215,7 +215,7 @@ void answer_done(struct answer *answer)
 
 const char *answer_field(const struct answer *answer, const char *name)
 {
-    static char value[1024];
+    static _Thread_local char value[1024];
     size_t len = strlen(name);
     for (const char *line = strstr(answer->head, "\r\n"); line; line = strstr(line + 2, "\r\n")) {
         if (strncasecmp(line + 2, name, len) != 0 || line[2 + len] != ':')

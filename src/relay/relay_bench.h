@@ -76,7 +76,9 @@ struct fake_agent {
     char notice[64], notice_tunnel[64];
     bool is_ready, is_closed;
     struct cv_status why;
-    unsigned opened, open, most_open, requests, bodies;
+    atomic_bool hangs; /* /hang-once gets no answer */
+    unsigned hung;
+    unsigned opened, open, most_open, requests;
     uint64_t sent; /* bytes that services got rid of */
 };
 
@@ -138,7 +140,7 @@ void client_send_bytes(int fd, const void *data, size_t len);
 /* Reads one final answer, or an interim one with `takes_interim`; `is_head`: no body follows. */
 void client_read(int fd, struct answer *answer, bool is_head, bool takes_interim);
 void answer_done(struct answer *answer);
-/* The value of a field, "" without. Static memory. */
+/* The value of a field, "" without; until the next call of this thread. */
 const char *answer_field(const struct answer *answer, const char *name);
 bool answer_has(const struct answer *answer, const char *text); /* in the body */
 /* True when the relay closes the connection in time without sending anything more. */

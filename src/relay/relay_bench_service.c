@@ -154,7 +154,11 @@ static void answer(struct fake_stream *s, const char *text, size_t len)
         s->is_close_due = scripts[i].then == CLOSES;
         return;
     }
-    if (path_is(text, "/ws")) {
+    if (path_is(text, "/hang-once") && s->agent->hangs) {
+        (void)pthread_mutex_lock(&s->agent->lock);
+        s->agent->hung++;
+        (void)pthread_mutex_unlock(&s->agent->lock);
+    } else if (path_is(text, "/ws")) {
         say(s, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhi");
         s->is_raw = true;

@@ -175,6 +175,27 @@ static void limits_of_a_request(void **state)
     stop(w);
 }
 
+static void a_slow_second_head_gets_408(void **state)
+{
+    (void)state;
+    static const char *const settings[] = {"limits.header_timeout", "1s", "cors.origins", "*",
+                                           NULL};
+    struct world *w = start(settings, 0);
+    struct answer a;
+    int fd = send_request(w, "GET", "/t/home/hello", "Origin: https://a.example\r\n");
+    assert_int_equal(read_status(fd), 200);
+    char half[6000] = "GET /t/home/hello HTTP/1.1\r\nX: ";
+    memset(half + strlen(half), 'h', sizeof half - 1 - strlen(half));
+    client_send(fd, half);
+    client_read(fd, &a, false, false);
+    assert_int_equal(a.status, 408);
+    assert_string_equal(answer_field(&a, "Access-Control-Allow-Origin"), "");
+    assert_true(answer_field(&a, "X-Request-Id")[0] != 0);
+    answer_done(&a);
+    (void)close(fd);
+    stop(w);
+}
+
 /* ---- services that fail ---- */
 
 static void services_that_cannot_be_reached(void **state)
@@ -533,6 +554,7 @@ int main(void)
         T(ambiguous_framing_gets_400_and_nothing_more),
         T(a_bad_body_ends_the_request),
         cmocka_unit_test(limits_of_a_request),
+        cmocka_unit_test(a_slow_second_head_gets_408),
         T(services_that_cannot_be_reached),
         T(services_that_answer_badly),
         T(bytes_behind_an_answer_poison_the_stream),
