@@ -168,10 +168,20 @@ static struct cv_status write_target(struct cv_consumer *c, struct cv_buf *out)
     return status;
 }
 
+/* Authorization is the service's own when the relay's token came elsewhere. What the tunnel wants
+ * cannot change that: a token that the relay took from Authorization goes no further. */
+static bool is_passing_authorization(const struct cv_consumer *c)
+{
+    const struct cv_slice *token = cv_http_find(&c->head, "Culvert-Authorization");
+    const struct cv_slice *other = cv_http_find(&c->head, "Authorization");
+    if (!token)
+        return c->owner != NULL;
+    return other && !cv_slice_equal_nocase(*token, *other);
+}
+
 struct cv_status head_write_request(struct cv_consumer *c, struct cv_buf *out)
 {
-    bool is_passing = c->x.route.spec->passes_authorization ||
-                      cv_http_find(&c->head, "Culvert-Authorization") != NULL || c->owner;
+    bool is_passing = is_passing_authorization(c);
     TRY(write_target(c, out));
     TRY(cv_http_write_field_str(out, "Host", c->x.route.spec->host));
     TRY(cv_http_write_fields(out, &c->head, is_passing ? drop_but_authorization : drop_always));
