@@ -201,11 +201,37 @@ static bool rule_matches(const struct cv_tunnel_rule *rule, struct cv_slice meth
     return rule->is_prefix ? cv_slice_starts_with(path, rule->path) : cv_slice_is(path, rule->path);
 }
 
+/* "." or "..", in bytes or percent-encoded. */
+static bool is_dot_segment(struct cv_slice segment)
+{
+    size_t dots = 0;
+    while (segment.len && dots < 3) {
+        size_t len = segment.data[0] == '.' ? 1 : 3;
+        if (len == 3 && (segment.len < 3 || memcmp(segment.data, "%2", 2) != 0 ||
+                         (segment.data[2] | 0x20) != 'e'))
+            return false;
+        segment = cv_slice(segment.data + len, segment.len - len);
+        dots++;
+    }
+    return dots == 1 || dots == 2;
+}
+
+/* The path goes on as it came, and not every service resolves it as we would. */
+static bool has_dot_segments(struct cv_slice path)
+{
+    while (path.len)
+        if (is_dot_segment(cv_slice_split(&path, '/')))
+            return true;
+    return false;
+}
+
 bool cv_tunnel_spec_allows(const struct cv_tunnel_spec *spec, struct cv_slice method,
                            struct cv_slice path)
 {
     if (spec->rule_count == 0)
         return true;
+    if (has_dot_segments(path))
+        return false;
     struct cv_buf normal;
     cv_buf_init(&normal, path.len + 1);
     bool is_allowed = false;

@@ -233,6 +233,11 @@ static void tricks_do_not_pass_a_prefix_rule(void **state)
         "v1/x",
         "*",
         "/v1%2fx",
+        /* These resolve to what is allowed, but a service that does not resolve sees the rest. */
+        "/admin/../v1/x",
+        "/admin/%2e%2E/v1/x",
+        "/v1/./x",
+        "/v1/x/..",
     };
     for (size_t i = 0; i < COUNT(tricks); i++)
         if (allows(spec, "GET", tricks[i]))
