@@ -156,6 +156,7 @@ static void remove_publisher(struct cv_registry *registry, struct entry *entry, 
     cv_session_unref(&entry->publishers[at].session);
     entry->publishers[at] = entry->publishers[--entry->count];
     if (entry->count == 0) {
+        cv_tunnel_spec_unref(&entry->spec); /* rules are not kept for a day */
         entry->gone_ms = now_ms;
         registry->published--;
     }
