@@ -40,9 +40,11 @@ struct remote_back {
     struct cv_worker *front_worker;
     struct cv_pipe *pipe; /* NULL before OPEN and after the end */
     struct cv_buf unsent; /* taken from the front, at most REMOTE_CREDIT, not yet by the pipe */
+    size_t unreturned;    /* sent to the front, which has not yet said that it used them */
     uint32_t port;
     uint32_t max_idle_ms;
     bool is_eof_pending;
+    bool has_ended; /* the service sends no more */
 };
 
 /* The half on the request's worker, and what both share: the count of references. */
@@ -143,6 +145,7 @@ static void on_back_failed(void *arg, struct cv_status why)
 static void on_back_data(void *arg, struct cv_slice data)
 {
     struct cv_remote *remote = arg;
+    remote->back.unreturned += data.len;
     if (post(remote, TO_FRONT_DATA, data.len, cv_ok(), data))
         return;
     cv_pipe_close(remote->back.pipe, false);
@@ -151,7 +154,9 @@ static void on_back_data(void *arg, struct cv_slice data)
 
 static void on_back_eof(void *arg)
 {
-    (void)post_plain(arg, TO_FRONT_EOF, 0);
+    struct cv_remote *remote = arg;
+    remote->back.has_ended = true;
+    (void)post_plain(remote, TO_FRONT_EOF, 0);
 }
 
 static void on_back_writable(void *arg)
@@ -184,6 +189,13 @@ static void back_open(struct cv_remote *remote)
         on_back_open(remote, cv_pipe_is_reused(back->pipe));
 }
 
+/* The front ended the exchange cleanly; but bytes or the end of the stream may have been under way
+ * to it, which the next exchange must not inherit. */
+static bool is_clean(const struct remote_back *back)
+{
+    return cv_buf_len(&back->unsent) == 0 && back->unreturned == 0 && !back->has_ended;
+}
+
 static void back_take(struct cv_remote *remote, const struct message *message)
 {
     struct remote_back *back = &remote->back;
@@ -203,6 +215,7 @@ static void back_take(struct cv_remote *remote, const struct message *message)
         back_send(remote);
         break;
     case TO_BACK_CONSUMED:
+        back->unreturned -= message->number;
         cv_pipe_consumed(back->pipe, message->number);
         break;
     case TO_BACK_EOF:
@@ -210,7 +223,7 @@ static void back_take(struct cv_remote *remote, const struct message *message)
         back_send(remote);
         break;
     default: /* TO_BACK_CLOSE */
-        cv_pipe_close(back->pipe, message->number && cv_buf_len(&back->unsent) == 0);
+        cv_pipe_close(back->pipe, message->number && is_clean(back));
         back->pipe = NULL;
         unref(remote);
         break;
