@@ -49,6 +49,10 @@ void exchange_cancel(struct cv_consumer *c)
 void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop, const char *detail)
 {
     struct exchange *x = &c->x;
+    if (x->is_response_whole) {
+        consumer_request_done(c, false); /* the consumer has its answer: only the body was left */
+        return;
+    }
     if (!x->is_head_out) {
         bool is_whole = x->is_request_whole;
         if (x->upstream) {
@@ -147,6 +151,8 @@ void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *tra
         return;
     }
     send_request(c);
+    if (x->is_response_whole && cv_buf_len(&x->request) == x->request_sent)
+        finish(c);
 }
 
 /* ---- from the service ---- */
@@ -259,7 +265,13 @@ static void take_end(struct cv_consumer *c, const struct cv_http_event *trailers
     /* Bytes behind the answer would become the next one's. */
     if (cv_http_parser_rest(x->response).len)
         x->is_service_reusable = false;
-    finish(c); /* before the request was whole: then this was the connection's last */
+    /* A service that answers well before it has the whole request may still be reading it; one that
+     * refuses is not. Either way this was the connection's last (RFC 9112 §9.3). */
+    bool is_reading = x->status < 300 && x->upstream && x->is_service_reusable;
+    if (x->is_request_whole || !is_reading)
+        finish(c);
+    else
+        x->service_due_ms = UINT64_MAX;
 }
 
 /* All events of the bytes fed. The exchange may be over afterwards. */
@@ -341,6 +353,10 @@ static void on_up_data(void *arg, struct cv_slice data)
         give_back(c);
         return;
     }
+    if (x->is_response_whole) {
+        exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, NULL);
+        return;
+    }
     x->is_response_begun = true;
     if (x->is_replayable) {
         x->is_replayable = false;
@@ -383,7 +399,11 @@ static void on_up_eof(void *arg)
 
 static void on_up_writable(void *arg)
 {
-    send_request(arg);
+    struct cv_consumer *c = arg;
+    struct exchange *x = &c->x;
+    send_request(c);
+    if (x->is_response_whole && x->is_request_whole && cv_buf_len(&x->request) == x->request_sent)
+        finish(c);
 }
 
 /* ---- opening ---- */
@@ -502,6 +522,10 @@ static void on_up_closed(void *arg, struct cv_status why)
     if (c->state.state == CONSUMER_TUNNEL) {
         release(c, false);
         consumer_request_done(c, false);
+        return;
+    }
+    if (x->is_response_whole) {
+        finish(c); /* it has heard enough of the request */
         return;
     }
     if (x->is_response_begun && why.id == CV_EOF) {

@@ -7,6 +7,8 @@
 #include "relay/relay.h"
 #include "telemetry/log.h"
 
+#include <string.h>
+
 enum { KEYS_TIMEOUT_MS = 5000, KEYS_MAX_BYTES = 256 * 1024 };
 
 static void on_fetched(void *arg, struct cv_status status, const struct cv_error *error,
@@ -41,7 +43,8 @@ void cv_relay_fetch_keys(struct cv_relay_worker *worker)
         .url = relay->config->auth_jwks_url,
         .timeout_ms = KEYS_TIMEOUT_MS,
         .max_bytes = KEYS_MAX_BYTES,
-        .allow_http = relay->is_dev,
+        /* The configuration takes http:// for loopback only. */
+        .allow_http = strncmp(relay->config->auth_jwks_url, "http://", 7) == 0,
     };
     struct cv_error error = {0};
     struct cv_status status = cv_status(CV_AGAIN);

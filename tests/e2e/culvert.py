@@ -141,6 +141,8 @@ class Process:
             if found:
                 return found[0]
             if self.process.poll() is not None and not any(r.is_alive() for r in self.readers):
+                if self.find(event, text, since, **fields):
+                    return self.find(event, text, since, **fields)[0]
                 raise AssertionError(f"{self.name} ended with {self.process.returncode} before "
                                      f"{event or text}\n{self.tail()}")
             return None

@@ -86,6 +86,8 @@ def test_both_ways_at_once(scene):
         response = client.response(keep=False, on_piece=digest.update)
         thread.join()
     assert response.is_complete and digest.hexdigest() == digest_of(size)
+    # The answer may be whole before the service has read the last of the request.
+    wait_for(lambda: hasattr(mirror, "seen"), 20, "the request at the service")
     assert mirror.seen == (size, digest_of(size))
 
 
