@@ -133,14 +133,6 @@ static void on_conn_data(void *arg, uint8_t *data, size_t len)
     (void)len;
 }
 
-static void on_conn_hangup(void *arg)
-{
-    struct caller *caller = arg;
-    /* A client may well half-close before the stream is open: only a dead one is given up, and
-     * that is found out when the splice writes to it. */
-    (void)caller;
-}
-
 static void on_conn_closed(void *arg, struct cv_status why, const struct cv_error *error)
 {
     struct caller *caller = arg;
@@ -151,8 +143,10 @@ static void on_conn_closed(void *arg, struct cv_status why, const struct cv_erro
     caller_free(caller);
 }
 
-static const struct cv_conn_ops waiting_ops = {
-    .on_data = on_conn_data, .on_hangup = on_conn_hangup, .on_closed = on_conn_closed};
+/* A hang-up is not looked at: a client may half-close before its stream is open, and a dead one is
+ * found out when the splice writes to it. */
+static const struct cv_conn_ops waiting_ops = {.on_data = on_conn_data,
+                                               .on_closed = on_conn_closed};
 
 static void on_open(void *arg)
 {
