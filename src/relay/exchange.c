@@ -402,7 +402,11 @@ static void on_up_writable(void *arg)
     struct cv_consumer *c = arg;
     struct exchange *x = &c->x;
     send_request(c);
-    if (x->is_response_whole && x->is_request_whole && cv_buf_len(&x->request) == x->request_sent)
+    if (cv_buf_len(&x->request) > x->request_sent || !x->is_request_whole)
+        return;
+    if (c->state.state == CONSUMER_TUNNEL && c->is_eof)
+        exchange_tunnel_eof(c);
+    else if (x->is_response_whole)
         finish(c);
 }
 
@@ -529,9 +533,9 @@ static void on_up_closed(void *arg, struct cv_status why)
         return;
     }
     if (x->is_response_begun && why.id == CV_EOF) {
-        x->is_service_reusable = false;
-        cv_http_parser_eof(x->response);
-        parse_response(c);
+        /* An orderly end says EOF first (on_up_eof): this answer was cut, whatever its framing. */
+        exchange_fail(c, x->is_head_out ? CV_TRUNCATED : CV_BAD_RESPONSE, CV_HOP_SERVICE,
+                      "the service closed in the middle");
         return;
     }
     if (try_again(c, x->is_idempotent))
@@ -614,6 +618,11 @@ void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data)
 
 void exchange_tunnel_eof(struct cv_consumer *c)
 {
+    struct exchange *x = &c->x;
+    if (x->upstream && cv_buf_len(&x->request) > x->request_sent) {
+        x->is_request_whole = true; /* what it said last still goes out; on_up_writable ends it */
+        return;
+    }
     release(c, false);
     consumer_request_done(c, false);
 }

@@ -268,6 +268,18 @@ void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key
     (void)pthread_rwlock_unlock(&registry->lock);
 }
 
+bool cv_registry_has(struct cv_registry *registry, const struct cv_user_key *key,
+                     const struct cv_session *session, struct cv_slice name)
+{
+    bool has = false;
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    const struct entry *entry = find_entry(find_user(registry, key), name);
+    for (size_t i = 0; entry && i < entry->count; i++)
+        has |= entry->publishers[i].session == session;
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return has;
+}
+
 size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_user_key *key)
 {
     /* A user has few names and few sessions: counting beats keeping a count right. */

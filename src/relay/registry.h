@@ -50,6 +50,10 @@ struct cv_status cv_registry_publish(struct cv_registry *registry, const struct 
 void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key *user,
                           struct cv_session *session, struct cv_slice name, uint64_t now_ms);
 
+/* Whether `session` publishes `name` at this moment. */
+bool cv_registry_has(struct cv_registry *registry, const struct cv_user_key *user,
+                     const struct cv_session *session, struct cv_slice name);
+
 /* Number of sessions that publish something for this user. */
 size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_user_key *user);
 

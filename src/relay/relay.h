@@ -85,7 +85,7 @@ struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_
 unsigned cv_relay_port(const struct cv_relay *relay);
 
 /* Blocks until SIGTERM or SIGINT, then drains: no new connections, requests under way end within
- * shutdown.drain, links are closed with an SSH disconnect and WebSocket 1001. A second signal cuts
+ * shutdown.drain, links are closed with an SSH disconnect and WebSocket 1000. A second signal cuts
  * that short. SIGHUP reads certificate and key files again, SIGUSR1 and SIGUSR2 make the log say
  * more and less. Call it on the thread that blocks for the process; the signals are blocked there
  * before cv_relay_new by cv_relay_block_signals. Frees the relay. */

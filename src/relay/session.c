@@ -148,7 +148,10 @@ static void on_displaced(void *arg)
     struct displaced_mail *mail = arg;
     struct cv_session *session = mail->session;
     struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(mail->name));
-    if (session->link && tunnel && tunnel->is_published) {
+    /* It may have published the name anew before this came. */
+    bool is_lost = !cv_registry_has(session->worker->relay->registry, user_key(session), session,
+                                    cv_slice_str(mail->name));
+    if (session->link && tunnel && tunnel->is_published && is_lost) {
         cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "tunnel_replaced",
                "another agent has taken over the tunnel", CV_F_STR("tunnel", mail->name),
                CV_F_STR("userId", session->user_id));
