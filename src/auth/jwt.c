@@ -59,7 +59,7 @@ static bool read_audience(const struct cv_auth_policy *policy, const json_t *val
 static struct cv_status check_parties(const struct cv_auth_policy *policy, const json_t *claims,
                                       struct cv_error *error)
 {
-    struct cv_slice issuer;
+    struct cv_slice issuer = {0};
     const json_t *aud = json_object_get(claims, "aud");
     bool is_ours = false;
     if (cv_json_has(claims, "iss") && !cv_json_string(claims, "iss", &issuer))
