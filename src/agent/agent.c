@@ -171,7 +171,7 @@ static bool has_hope(const struct cv_agent *agent)
 
 static void on_refused(struct cv_agent *agent, struct agent_tunnel *tunnel)
 {
-    struct cv_error error;
+    struct cv_error error = {0};
     const char *reason = tunnel->reason[0] ? tunnel->reason : "the relay gives no reason";
     (void)cv_fail(&error, CV_FORBIDDEN, "tunnel %s: %s", tunnel->publication.name, reason);
     tunnel->state = TUNNEL_REFUSED;
@@ -225,7 +225,7 @@ static struct agent_tunnel *find_tunnel(struct cv_agent *agent, struct cv_slice 
 
 static void on_replaced(struct cv_agent *agent, struct agent_tunnel *tunnel)
 {
-    struct cv_error error;
+    struct cv_error error = {0};
     (void)cv_fail(&error, CV_REPLACED,
                   "tunnel %s was replaced: another agent publishes it now. Stop one of the two, or "
                   "give one another --name",

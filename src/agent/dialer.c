@@ -121,7 +121,7 @@ static const struct cv_conn_ops conn_ops = {
 
 static void on_timeout(void *arg)
 {
-    struct cv_error error;
+    struct cv_error error = {0};
     struct cv_status status =
         cv_fail(&error, CV_CONN_TIMEOUT, "connected, but the relay did not answer the upgrade");
     finish(arg, status, &error, cv_slice(NULL, 0));

@@ -174,7 +174,7 @@ static void take_event(struct cv_stdio *s, const struct cv_ws_event *event)
     case CV_WS_EVENT_PONG:
         break;
     case CV_WS_EVENT_CLOSE: {
-        struct cv_error error;
+        struct cv_error error = {0};
         bool is_good = event->code == 1000 || event->code == 1001 || event->code == CV_WS_NO_CODE;
         send_close(s, 1000);
         (void)cv_fail(&error, CV_LINK_LOST, "the relay closed with code %u: %.*s", event->code,
@@ -205,7 +205,7 @@ static void on_conn_data(void *arg, uint8_t *data, size_t len)
     }
     if (s->is_ending || status.id == CV_AGAIN)
         return;
-    struct cv_error error;
+    struct cv_error error = {0};
     (void)cv_fail(&error, status.id, "the relay broke the protocol: %s", cv_ws_failure_text(s->ws));
     send_close(s, cv_ws_failure_code(s->ws));
     end(s, status, &error);
@@ -213,7 +213,7 @@ static void on_conn_data(void *arg, uint8_t *data, size_t len)
 
 static void on_conn_eof(void *arg)
 {
-    struct cv_error error;
+    struct cv_error error = {0};
     (void)cv_fail(&error, CV_CONN_RESET, "the relay closed the connection");
     end(arg, cv_status(CV_CONN_RESET), &error);
 }
@@ -251,7 +251,7 @@ static void on_ping(void *arg)
     /* A paused connection hears nothing because we do not listen. */
     if (!cv_conn_is_paused(s->conn) &&
         silence_ms >= config->ws_ping_interval_ms + config->ws_pong_timeout_ms) {
-        struct cv_error error;
+        struct cv_error error = {0};
         (void)cv_fail(&error, CV_CONN_TIMEOUT, "no sign of life from the relay");
         cv_conn_close(s->conn, cv_status(CV_CONN_TIMEOUT));
         end(s, cv_status(CV_CONN_TIMEOUT), &error);

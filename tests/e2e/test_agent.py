@@ -10,6 +10,9 @@ import time
 import pytest
 from culvert import AGENT_READY, BIN, free_port, wait_for
 
+# Sanitizers keep freed memory for a while.
+IS_SANITIZED = b"__asan_init" in BIN.read_bytes() or b"__tsan_init" in BIN.read_bytes()
+
 
 def raw_service(handle):
     """A TCP service on a thread per connection; gives its port."""
@@ -224,7 +227,8 @@ def test_a_slow_service_holds_the_sender_back(world):
             while sent < 200 << 20:
                 sent += conn.send(b"z" * 65536)
         assert sent < 64 << 20, "nobody holds so much"
-        assert agent.rss_kib() + forward.rss_kib() - before < 24 * 1024
+        grown = agent.rss_kib() + forward.rss_kib() - before
+        assert grown < (200 if IS_SANITIZED else 24) * 1024
         gate.set()
         conn.settimeout(20)
         conn.shutdown(socket.SHUT_WR)
