@@ -1,0 +1,670 @@
+# SPDX-License-Identifier: MIT
+"""Attacks by agents: WebSocket frames, control messages, SSH messages, tunnels that misbehave."""
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import time
+import warnings
+
+import pytest
+from attack import Target, close_code, environment, frame, reset, upgrade
+from client import Client
+from culvert import BIN, World, wait_for
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import asyncssh
+    from asyncssh.packet import Boolean, Byte, String, UInt32
+
+OPEN, CONFIRM, FAILURE, ADJUST, DATA, EXTENDED, EOF, CLOSE, REQUEST = range(90, 99)
+IDENT = b"SSH-2.0-attack\r\n"
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    world = World(tmp_path_factory.mktemp("attack"))
+    try:
+        yield Target(world, home=False, env={
+            "CULVERT_SSH_HANDSHAKE_TIMEOUT": "2s", "CULVERT_TIMERS_FIRST_BYTE": "1s",
+            "MAX_CONNECTIONS_PER_USER": "50"})
+    finally:
+        world.close()
+
+
+# ---- frames ----
+
+FRAMES = {
+    "unmasked": (frame(0x82, IDENT, mask=None), 1002),
+    "reserved bit": (frame(0xc2, IDENT), 1002),
+    "reserved bits": (frame(0xb2, IDENT), 1002),
+    "opcode 3": (frame(0x83, IDENT), 1002),
+    "opcode 11": (frame(0x8b, b""), 1002),
+    "fragmented ping": (frame(0x09, b""), 1002),
+    "long ping": (frame(0x89, b"x" * 126), 1002),
+    "continuation of nothing": (frame(0x80, IDENT), 1002),
+    "binary inside binary": (frame(0x02, b"S") + frame(0x82, b"S"), 1002),
+    "2^63-1": (b"\x82\xff" + b"\x7f" + b"\xff" * 7 + b"mask", 1009),
+    "2^64-1": (b"\x82\xff" + b"\xff" * 8 + b"mask", 1002),
+    "2 GiB": (frame(0x82, b"", length=2 << 30), 1009),
+    "length in too many bytes": (b"\x82\xfe\x00\x05maskhello", 1002),
+    "close 0": (frame(0x88, b"\0\0"), 1002),
+    "close 1005": (frame(0x88, b"\x03\xed"), 1002),
+    "close 5000": (frame(0x88, b"\x13\x88"), 1002),
+    "close of one byte": (frame(0x88, b"x"), 1002),
+    "close with bad text": (frame(0x88, b"\x03\xe8\xff\xff"), 1007),
+    "bad UTF-8": (frame(0x81, b"\xff\xfe"), 1007),
+    "control message too long": (frame(0x81, b" " * 20000), 1008),
+    "control message in a hundred pieces": (
+        frame(0x01, b" " * 200) + frame(0x00, b" " * 200) * 100 + frame(0x80, b""), 1008),
+    "control message that is no JSON": (frame(0x81, b"hello"), 1008),
+    "control message without a type": (frame(0x81, b"{}"), 1008),
+    "array": (frame(0x81, b"[1]"), 1008),
+    "deep JSON": (frame(0x81, b'{"a":' * 2500 + b"1" + b"}" * 2500), 1008),
+    "doubled member": (frame(0x81, b'{"type":"ack","received":0,"received":0}'), 1008),
+    "ack of what was not sent": (frame(0x81, b'{"type":"ack","received":9007199254740991}'), 1008),
+    "negative ack": (frame(0x81, b'{"type":"ack","received":-1}'), 1008),
+    "huge ack": (frame(0x81, b'{"type":"ack","received":18446744073709551616}'), 1008),
+    "ack of half a byte": (frame(0x81, b'{"type":"ack","received":0.5}'), 1008),
+    "NUL in a code": (frame(0x81, b'{"type":"event","code":"a\\u0000b","message":"x"}'), 1008),
+    "a code that is too long": (
+        frame(0x81, b'{"type":"event","code":"' + b"x" * 5000 + b'","message":"x"}'), 1008),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "bytewise"])
+def test_frames_that_break_the_rules_end_the_link(target, name, split):
+    data, code = FRAMES[name]
+    if split and len(data) > 1000:
+        data = data[:1000] + data[1000:]
+    with upgrade(target, timeout=5) as client:
+        with contextlib.suppress(OSError):
+            if split:
+                for at in range(0, min(len(data), 60)):
+                    client.send(data[at:at + 1])
+                client.send(data[60:])
+            else:
+                client.send(data)
+        started = time.monotonic()
+        assert close_code(client) == code
+        assert time.monotonic() - started < 5
+
+
+def test_text_on_a_plain_ssh_link_is_1003(target):
+    with upgrade(target, "ssh", timeout=5) as client:
+        client.send(frame(0x81, b'{"type":"ack","received":0}'))
+        assert close_code(client) == 1003
+
+
+def test_frames_pipelined_behind_the_upgrade_are_kept(target):
+    with target.client(timeout=5) as client:
+        head = ("GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n"
+                f"Sec-WebSocket-Protocol: ssh\r\n{target.auth()}\r\n").encode()
+        client.send(head + frame(0x89, b"early"))
+        assert client.head().status == 101
+        while b"early" not in client.buffer:
+            assert client.fill()
+
+
+@pytest.mark.parametrize("flood", [
+    frame(0x89, b"p" * 125), frame(0x8a, b""), frame(0x82, b""), frame(0x00, b""),
+    frame(0x81, b'{"type":"ack","received":0}'), frame(0x81, b'{"type":"later"}'),
+    frame(0x81, b'{"type":"event","code":"x","message":"' + b"y" * 300 + b'"}'),
+    frame(0x81, b'{"type":"notice","code":"replaced","tunnel":"mine","message":"no"}'),
+    frame(0x82, b"x" * 1000), frame(0x82, b"SSH-2.0-" + b"x" * 300),
+], ids=["ping", "pong", "empty", "continuation", "ack", "unknown", "event", "notice", "lines",
+        "idents"])
+def test_floods_of_frames_are_bounded(target, flood):
+    """From a peer that never reads. The link ends, or costs nothing that grows."""
+    with target.attack():
+        crowd = [upgrade(target, timeout=1, receive_buffer=4096) for _ in range(3)]
+        if flood[0] == 0:
+            for client in crowd:
+                client.send(frame(0x02, IDENT))
+        burst = flood * (200_000 // len(flood))
+        for _ in range(5):
+            for client in crowd:
+                with contextlib.suppress(OSError):
+                    client.send(burst)
+        for client in crowd:
+            reset(client.sock)
+
+
+def test_links_that_are_dropped_at_every_phase(target):
+    with target.attack():
+        for number in range(120):
+            client = upgrade(target, ("ssh", "culvert.v1")[number % 2])
+            if number % 3:
+                client.send(frame(0x82, IDENT))
+            if number % 5 == 0:
+                client.send(frame(0x82, os.urandom(500)))
+            if number % 7 == 0:
+                client.send(b"\x82\xfe\x03")
+            if number % 4 == 0 and not client.buffer:
+                client.fill()
+            reset(client.sock) if number % 2 else client.close()
+
+
+def test_three_hundred_links_that_say_nothing_are_ended(target):
+    with target.attack():
+        crowd = [upgrade(target, ("ssh", "culvert.v1")[n % 2], timeout=8) for n in range(300)]
+        for client in crowd[::3]:
+            client.send(frame(0x82, IDENT))
+        started = time.monotonic()
+        for client in crowd:
+            close_code(client)
+            client.close()
+        assert time.monotonic() - started < 8
+
+
+# ---- SSH, by a client that is authenticated and hostile ----
+
+class Sink:
+    """A channel on which everything is taken and nothing is answered."""
+
+    def process_packet(self, pkttype, pktid, packet):
+        packet.get_remaining_payload()
+        return True
+
+    def log_received_packet(self, *_):
+        pass
+
+    def process_connection_close(self, error):
+        pass
+
+
+class Hostile:
+    """asyncssh below its own rules: any message, and its answers unseen."""
+
+    def __init__(self, target, token=None, **kw):
+        self.target = target
+        self.token = token
+        self.kw = kw
+
+    async def __aenter__(self):
+        self.since = len(self.target.relay.records)
+        command = [*environment(self.target, self.token), str(BIN), "stdio", "--server",
+                   self.target.relay.url]
+        self.connection = await asyncssh.connect(
+            "relay", proxy_command=command, username="alice", known_hosts=None, client_keys=None,
+            config=None, **self.kw)
+        return self
+
+    async def __aexit__(self, *_):
+        self.connection.abort()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.connection.wait_closed(), 5)
+
+    def send(self, number, *args):
+        self.connection.send_packet(number, *args)
+
+    async def ended(self, timeout=4):
+        """The relay has ended the link, for a reason of its own."""
+        await asyncio.wait_for(self.connection.wait_closed(), timeout)
+        down = wait_for(lambda: self.target.relay.find("link_down", since=self.since), 5,
+                        "end of the link")[-1]
+        assert down["reason"] == "SSH_PROTOCOL", down
+
+    def answer_opens(self, answer):
+        """Calls answer(channel) for each stream that the relay opens; what comes on it is dropped.
+        """
+        def take_open(connection, pkttype, pktid, data):
+            data.get_string()
+            channel = data.get_uint32()
+            data.get_remaining_payload()
+            connection._channels[5] = Sink()
+            answer(UInt32(channel))
+            return True
+        handlers = dict(type(self.connection)._packet_handlers)
+        handlers[OPEN] = take_open
+        self.connection._packet_handlers = handlers
+
+    async def publish(self, handler, name="home", port=80):
+        return await self.connection.start_server(lambda host, port: handler, name, port)
+
+    async def fetch(self, path="/x", name="home", **kw):
+        def ask():
+            try:
+                return self.target.relay.fetch(f"/t/{name}{path}", self.target.token, **kw)
+            except AssertionError:
+                return None
+        return await asyncio.to_thread(ask)
+
+
+def drive(coroutine, timeout=40):
+    asyncio.run(asyncio.wait_for(coroutine, timeout))
+
+
+FATAL = {
+    "data for no channel": [(DATA, UInt32(7), String(b"x"))],
+    "data for a channel far away": [(DATA, UInt32(0xffffffff), String(b"x"))],
+    "close for no channel": [(CLOSE, UInt32(0))],
+    "confirmation of nothing": [(CONFIRM, UInt32(0), UInt32(0), UInt32(1), UInt32(32768))],
+    "failure of nothing": [(FAILURE, UInt32(0), UInt32(1), String(b""), String(b""))],
+    "reply to nothing": [(81,)],
+    "truncated open": [(OPEN, String(b"direct-tcpip"), UInt32(0))],
+    "open with a string beyond the packet": [
+        (OPEN, String(b"direct-tcpip"), UInt32(0), UInt32(1), UInt32(32768), UInt32(0xffffffff))],
+    "truncated forward": [(80, String(b"tcpip-forward"), Boolean(True), String(b"home"))],
+    "bytes behind a forward": [
+        (80, String(b"tcpip-forward"), Boolean(True), String(b"h"), UInt32(80), Byte(1))],
+    "message 0": [(0,)],
+    "channel success": [(99, UInt32(0))],
+}
+
+
+@pytest.mark.parametrize("name", FATAL)
+def test_messages_that_cannot_be_kept_in_step_end_the_link(target, name):
+    async def run():
+        async with Hostile(target) as hostile:
+            for message in FATAL[name]:
+                hostile.send(*message)
+            if name == "message 0":  # RFC 4253 §11.4: an unknown one is answered
+                return
+            await hostile.ended()
+    with target.attack():
+        drive(run())
+
+
+OPENS = [(OPEN, String(kind), UInt32(0), UInt32(1 << 20), UInt32(32768), *rest) for kind, rest in [
+    (b"session", ()), (b"x11", (String(b"h"), UInt32(1))), (b"auth-agent@openssh.com", ()),
+    (b"direct-streamlocal@openssh.com", (String(b"/run/x"), String(b""), UInt32(0))),
+    (b"forwarded-tcpip", (String(b"mine"), UInt32(80), String(b"h"), UInt32(1))),
+    (b"direct-tcpip", (String(b"127.0.0.1"), UInt32(22), String(b"h"), UInt32(1))),
+    (b"direct-tcpip", (String(b"mine"), UInt32(80), String(b"h"), UInt32(1))),
+    (b"direct-tcpip", (String(b"home\r\nX: y"), UInt32(80), String(b"h"), UInt32(1))),
+    (b"direct-tcpip", (String(b"ho\0me"), UInt32(80), String(b"h"), UInt32(1))),
+    (b"direct-tcpip", (String(b"x" * 30000), UInt32(80), String(b"h"), UInt32(1))),
+    (b"direct-tcpip", (String(b"mine"), UInt32(70000), String(b"h"), UInt32(1))),
+    (b"y" * 30000, ()),
+]]
+
+
+def test_thousands_of_opens_are_refused_and_nothing_is_dialled(target):
+    async def run():
+        async with Hostile(target) as hostile:
+            for _ in range(100):
+                for message in OPENS:
+                    hostile.send(*message)
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.3)
+    before = len(target.bobs.connections)
+    with target.attack():
+        drive(run())
+    assert len(target.bobs.connections) - before < 200  # the bystander's own
+
+
+def test_requests_without_number_are_answered_or_the_link_ends(target):
+    async def run():
+        async with Hostile(target) as hostile:
+            for number in range(3000):
+                hostile.send(80, String(b"nothing@%d" % number), Boolean(True))
+                hostile.send(80, String(b"x" * 5000), Boolean(number % 2 == 0))
+                hostile.send(80, String(b"tcpip-forward"), Boolean(True), String(b"n" * 20000),
+                             UInt32(80))
+                if number % 100 == 0:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.3)
+    with target.attack():
+        drive(run())
+
+
+ATTRIBUTES = [b"", b"{", b"[]", b"null", b'{"name":"home","name":"mine"}', b'{"name":"HOME"}',
+              b'{"name":"home","host":"a\\r\\nX: y"}', b'{"name":"home","host":"a b"}',
+              b'{"name":"home","host":"a/b"}', b'{"name":"home","host":"u@a"}',
+              b'{"name":"home","host":""}', b'{"name":"home","host":"a:99999"}',
+              b'{"name":"home","host":"a,b"}', b'{"name":"home","host":"a\\u0000"}',
+              b'{"name":"home","preset":"' + b"x" * 100 + b'"}',
+              b'{"name":"home","preset":"a\\r\\nb"}',
+              b'{"name":"home","allow":["GET /x HTTP/1.1"]}', b'{"name":"home","allow":["GET"]}',
+              b'{"name":"home","allow":[1]}', b'{"name":"home","allow":"GET /"}',
+              b'{"name":"home","allow":["GET /\\r\\nX: y"]}',
+              b'{"name":"home","concurrency":-1}', b'{"name":"home","concurrency":1e99}',
+              b'{"name":"home","idle_ms":99999999999}', b'{"name":"../home"}',
+              b'{"name":"home","allow":[' + b'"GET /",' * 100 + b'"GET /"]}',
+              b'{"name":"home","x":' + b"[" * 3000 + b"]" * 3000 + b"}", b"\xff" * 100,
+              b'{"name":"home","y":"' + b"z" * 17000 + b'"}']
+
+
+def test_attributes_cannot_inject_into_heads(target):
+    """Whatever is described, what a service sees stays one canonical head."""
+    seen = []
+
+    async def serve(reader, writer):
+        with contextlib.suppress(Exception):
+            seen.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async def run():
+        async with Hostile(target) as hostile:
+            for attributes in ATTRIBUTES:
+                hostile.send(80, String(b"tunnel@culvert"), Boolean(False), String(attributes))
+            hostile.send(80, String(b"tunnel@culvert"), Boolean(False), b"\xff\xff\xff\xff")
+            await hostile.publish(serve)
+            response = await hostile.fetch()
+            assert response.status in (200, 403)
+    with target.attack():
+        drive(run())
+    for head in seen:
+        assert head.count(b"\r\nHost: ") == 1 and b"\r\nX: y" not in head
+
+
+def test_names_of_others_odd_names_and_a_hundred_names(target):
+    async def nobody(reader, writer):
+        writer.close()
+
+    async def run():
+        async with Hostile(target) as hostile:
+            for name, port in [("a_b", 80), ("-a", 80), ("", 80), ("a.b", 80),
+                               ("x" * 64, 80), ("../x", 80), ("a\r\nb", 80), ("home", 0)]:
+                with pytest.raises(asyncssh.ChannelListenError):
+                    await hostile.publish(nobody, name, port)
+                    pytest.fail(f"{name!r} was published")
+            published = 0
+            for number in range(100):
+                try:
+                    await hostile.publish(nobody, f"n{number}")
+                    published += 1
+                except asyncssh.ChannelListenError:
+                    break
+            assert published == 64
+            # Bob's name is another name here.
+            assert (await asyncio.to_thread(
+                target.relay.fetch, "/t/mine/x", target.bob)).status == 200
+    with target.attack():
+        drive(run())
+
+
+def test_publishing_and_withdrawing_in_a_loop(target):
+    async def run():
+        async with Hostile(target) as hostile:
+            for number in range(3000):
+                name = String(b"loop%d" % (number % 70))
+                hostile.send(80, String(b"tunnel@culvert"), Boolean(False), String(json.dumps(
+                    {"name": "loop%d" % (number % 70), "allow": ["GET /%d*" % number]}).encode()))
+                hostile.send(80, String(b"tcpip-forward"), Boolean(False), name, UInt32(80))
+                hostile.send(80, String(b"cancel-tcpip-forward"), Boolean(False), name, UInt32(80))
+                if number % 200 == 0:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.5)
+    with target.attack():
+        drive(run())
+
+
+@pytest.mark.parametrize("workers", [4])
+@pytest.mark.tsan
+def test_agents_that_take_a_name_from_each_other_all_the_time(world, workers):
+    """On different workers, while consumers use it: an answer or an error, never silence."""
+    target = Target(world, home=False, env={"MAX_CONNECTIONS_PER_USER": "50"})
+
+    async def serve(reader, writer):
+        with contextlib.suppress(Exception):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async def run():
+        async with Hostile(target) as a, Hostile(target) as b, Hostile(target) as c:
+            over = asyncio.Event()
+            seen = set()
+
+            async def consume():
+                while not over.is_set():
+                    response = await a.fetch()
+                    assert response is not None, "closed without an answer"
+                    seen.add(response.status)
+
+            consumers = [asyncio.create_task(consume()) for _ in range(4)]
+            await a.publish(serve)
+            for _ in range(60):
+                for hostile in (a, b, c):
+                    for name in (b"home",):
+                        hostile.send(80, String(b"tcpip-forward"), Boolean(False), String(name),
+                                     UInt32(80))
+                    await asyncio.sleep(0.005)
+            over.set()
+            await asyncio.gather(*consumers)
+            assert seen <= {200, 404, 409, 502, 503, 504}, seen
+            # Whoever holds it can still give it up.
+            for hostile in (a, b, c):
+                hostile.send(80, String(b"cancel-tcpip-forward"), Boolean(False), String(b"home"),
+                             UInt32(80))
+            for _ in range(100):
+                if (await a.fetch()).status in (404, 503):
+                    break
+                await asyncio.sleep(0.02)
+            else:
+                pytest.fail("a name that was given up is still published")
+    with target.attack():
+        drive(run())
+
+
+# ---- tunnels that misbehave ----
+
+async def _refuse(reader, writer):
+    raise asyncssh.ChannelOpenError(1, "no")
+
+
+async def _hang(reader, writer):
+    await asyncio.sleep(60)
+
+
+async def _close(reader, writer):
+    writer.close()
+
+
+async def _eof(reader, writer):
+    writer.write_eof()
+    await asyncio.sleep(60)
+
+
+async def _garbage(reader, writer):
+    with contextlib.suppress(Exception):
+        writer.write(os.urandom(100_000))
+        await asyncio.sleep(60)
+
+
+async def _endless_head(reader, writer):
+    with contextlib.suppress(Exception):
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            writer.write(b"X: " + b"y" * 1000 + b"\r\n")
+            await asyncio.sleep(0)
+
+
+async def _endless_line(reader, writer):
+    with contextlib.suppress(Exception):
+        while True:
+            writer.write(b"H" * 10000)
+            await asyncio.sleep(0)
+
+
+async def _half_head(reader, writer):
+    with contextlib.suppress(Exception):
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5")
+        writer.close()
+
+
+async def _trickle(reader, writer):
+    with contextlib.suppress(Exception):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(4):
+            writer.write(b"x")
+            await asyncio.sleep(0.1)
+        writer.close()
+
+
+@pytest.mark.parametrize("handler", [_refuse, _hang, _close, _eof, _garbage, _endless_head,
+                                     _endless_line, _half_head, _trickle],
+                         ids=lambda handler: handler.__name__.strip("_"))
+def test_every_consumer_of_a_bad_tunnel_gets_an_answer(target, handler):
+    async def run():
+        async with Hostile(target) as hostile:
+            if handler is _refuse:
+                def refuse(host, port):
+                    raise asyncssh.ChannelOpenError(1, "no")
+                await hostile.connection.start_server(refuse, "home", 80)
+            else:
+                await hostile.publish(handler)
+            answers = await asyncio.gather(*[hostile.fetch() for _ in range(16)])
+            for response in answers:
+                if handler is _trickle:
+                    assert response.status in (200, 503, 504) and (
+                        response.status != 200 or not response.is_complete)
+                else:
+                    assert response.status in (429, 502, 503, 504), response
+    with target.attack():
+        drive(run())
+
+
+def test_opens_that_are_never_answered_end_with_the_timer(target):
+    """More of them than there are channels: consumers get errors, and the link ends cleanly."""
+    async def run():
+        async with Hostile(target) as hostile:
+            never = asyncio.get_running_loop().create_future()
+
+            async def wait(host, port):
+                await never
+
+            def session(host, port):
+                return wait(host, port)
+            await hostile.connection.create_server(session, "home", 80)
+            answers = await asyncio.gather(*[hostile.fetch() for _ in range(24)])
+            assert all(r.status in (429, 502, 503, 504) for r in answers)
+            never.cancel()
+    with target.attack():
+        drive(run())
+
+
+@pytest.mark.parametrize("packet", [0, 1, 9, 10, 11, 1023, 0xffffffff])
+def test_odd_packet_sizes_in_a_confirmation(target, packet):
+    async def run():
+        async with Hostile(target) as hostile:
+            opened = []
+
+            def answer(channel):
+                opened.append(channel)
+                hostile.send(CONFIRM, channel, UInt32(5), UInt32(0xffffffff), UInt32(packet))
+
+            await hostile.publish(_close)
+            hostile.answer_opens(answer)
+            started = time.monotonic()
+            response = await hostile.fetch()
+            assert response.status in (502, 503, 504)
+            assert time.monotonic() - started < 4
+            assert opened
+    with target.attack():
+        drive(run())
+
+
+CHANNEL = {
+    "data beyond the window": lambda send, channel: [
+        send(DATA, channel, String(b"x" * 32768)) for _ in range(200)],
+    "a packet that is too large": lambda send, channel: [
+        send(DATA, channel, String(b"x" * 34000))],
+    "data after EOF": lambda send, channel: [
+        send(EOF, channel), send(DATA, channel, String(b"x"))],
+    "data after close": lambda send, channel: [
+        send(CLOSE, channel), send(DATA, channel, String(b"x"))],
+    "window over 2^32-1": lambda send, channel: [
+        send(ADJUST, channel, UInt32(0xffffffff)) for _ in range(2)],
+    "two confirmations": lambda send, channel: [
+        send(CONFIRM, channel, UInt32(5), UInt32(1), UInt32(32768))],
+    "failure behind the confirmation": lambda send, channel: [
+        send(FAILURE, channel, UInt32(1), String(b""), String(b""))],
+}
+
+
+@pytest.mark.parametrize("name", CHANNEL)
+def test_a_stream_that_breaks_the_rules_ends_the_link(target, name):
+    async def run():
+        async with Hostile(target) as hostile:
+            def answer(channel):
+                hostile.send(CONFIRM, channel, UInt32(5), UInt32(1 << 20), UInt32(32768))
+                CHANNEL[name](hostile.send, channel)
+
+            await hostile.publish(_close)
+            hostile.answer_opens(answer)
+            response = await hostile.fetch()
+            assert response.status in (502, 503, 504)
+            await hostile.ended()
+    with target.attack():
+        drive(run())
+
+
+def test_harmless_oddities_on_a_stream_are_borne(target):
+    async def run():
+        async with Hostile(target) as hostile:
+            def answer(channel):
+                hostile.send(CONFIRM, channel, UInt32(5), UInt32(1 << 20), UInt32(32768))
+                for _ in range(200):
+                    hostile.send(EXTENDED, channel, UInt32(1), String(b"noise" * 1000))
+                    hostile.send(REQUEST, channel, String(b"exec"), Boolean(True), String(b"sh"))
+                    hostile.send(DATA, channel, String(b""))
+                    hostile.send(ADJUST, channel, UInt32(0))
+                hostile.send(DATA, channel, String(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+
+            await hostile.publish(_close)
+            hostile.answer_opens(answer)
+            response = await hostile.fetch()
+            assert response.body == b"ok", (response, target.relay.tail(8))
+    with target.attack():
+        drive(run())
+
+
+def test_streams_to_ones_own_http_tunnel_in_any_number(target):
+    """direct-tcpip to a tunnel that is on the same link: each request takes two channels."""
+    async def serve(reader, writer):
+        with contextlib.suppress(Exception):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async def run():
+        async with Hostile(target) as hostile:
+            await hostile.publish(serve)
+
+            async def visit(number):
+                with contextlib.suppress(asyncssh.Error, OSError):
+                    reader, writer = await hostile.connection.open_connection("home", 80)
+                    writer.write(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n" * (number % 5))
+                    if number % 3 == 0:
+                        writer.write(b"GET /x HTTP/1.1\r\nHo")
+                    if number % 2:
+                        writer.write_eof()
+                        await asyncio.wait_for(reader.read(), 4)
+                    writer.close()
+            for _ in range(4):
+                await asyncio.gather(*[visit(n) for n in range(12)], return_exceptions=True)
+            response = await hostile.fetch()
+            assert response.status == 200, response
+    with target.attack():
+        drive(run())
+
+
+def test_a_peer_that_never_reads_while_consumers_upload(target):
+    """Its link fills: the consumers wait and are told; memory stays."""
+    async def run():
+        async with Hostile(target) as hostile:
+            await hostile.publish(_hang)
+            answers = await asyncio.gather(*[
+                hostile.fetch(method="POST", body=b"x" * 3_000_000) for _ in range(8)])
+            assert all(r is None or r.status in (408, 502, 503, 504) for r in answers)
+    with target.attack():
+        drive(run())
+
+
+def test_the_log_shows_nothing_of_what_was_sent_as_text(target):
+    with upgrade(target, timeout=5) as client:
+        client.send(frame(0x81, json.dumps({"type": "event", "code": "x\ny",
+                                            "message": 'a"\n{"level":"error"}'}).encode()))
+        client.send(frame(0x81, json.dumps({"type": "token", "token": target.token}).encode()))
+        time.sleep(0.2)
+    wait_for(lambda: target.relay.find("link_down"), 5, "end of the link")
+    assert all(target.token not in line for line in target.relay.lines)
+    assert not target.relay.strangers
