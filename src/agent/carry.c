@@ -28,6 +28,7 @@ struct carry {
     struct cv_dial *dial;
     struct cv_splice *splice;
     uint64_t began_ms;
+    char correlation[CV_STREAM_CORRELATION_MAX + 1]; /* of the request it was opened for */
     struct carry *prev, *next;
 };
 
@@ -46,6 +47,7 @@ static void on_splice_end(void *arg, const struct cv_splice_end *end)
     struct carry *carry = arg;
     struct cv_agent *agent = carry->agent;
     cv_log(agent->options.log, CV_LOG_DEBUG, "agent", "stream_ended", "stream ended",
+           CV_F_STR("correlationId", carry->correlation),
            CV_F_STR("tunnel", carry->publication->name), CV_F_UINT("bytesIn", end->bytes_out),
            CV_F_UINT("bytesOut", end->bytes_in),
            CV_F_UINT("durationMs", cv_worker_now_ms(agent->worker) - carry->began_ms),
@@ -88,6 +90,7 @@ static void refuse(struct carry *carry, struct cv_status why, const char *detail
     (void)snprintf(text, sizeof text, "%s: %s", word, detail);
     cv_log_limited(agent->options.log, CV_LOG_WARN, "agent", "service_unavailable",
                    "the local service cannot be reached",
+                   CV_F_STR("correlationId", carry->correlation),
                    CV_F_STR("tunnel", carry->publication->name),
                    CV_F_STR("target", carry->publication->target), CV_F_STR("reason", word),
                    CV_F_STR("detail", detail));
@@ -146,6 +149,8 @@ void carry_start(struct cv_agent *agent, const struct cv_publication *publicatio
                             .publication = publication,
                             .stream = stream,
                             .began_ms = cv_worker_now_ms(agent->worker)};
+    (void)cv_slice_to_str(cv_slice_str(cv_stream_correlation(stream)), carry->correlation,
+                          sizeof carry->correlation);
     DL_APPEND(agent->carries, carry);
     agent->carry_count++;
     cv_stream_set_ops(stream, &dialing_ops, carry);

@@ -188,7 +188,7 @@ static bool open_stream(struct caller *caller)
     if (!link)
         return false;
     struct cv_status status = cv_stream_open(link, CV_STREAM_DIRECT, caller->forward->tunnel,
-                                             ANY_PORT, &opening_ops, caller, &caller->stream);
+                                             ANY_PORT, NULL, &opening_ops, caller, &caller->stream);
     return cv_is_ok(status);
 }
 

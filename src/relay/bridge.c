@@ -196,7 +196,7 @@ static void open_tcp(struct cv_session *session, struct cv_stream *stream,
     cv_buf_init(&bridge->to_upstream, BRIDGE_HELD_MAX);
     cv_stream_set_ops(stream, &stream_ops, bridge);
     struct cv_status status =
-        cv_upstream_open(session->worker, route, 0, &up_ops, bridge, &bridge->upstream);
+        cv_upstream_open(session->worker, route, 0, NULL, &up_ops, bridge, &bridge->upstream);
     if (!cv_is_ok(status))
         bridge_free(bridge, status);
 }

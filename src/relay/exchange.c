@@ -450,7 +450,7 @@ static void open_upstream(struct cv_consumer *c)
         max_idle_ms = 0;
     x->request_sent = 0;
     struct cv_status status =
-        cv_upstream_open(c->worker, &x->route, max_idle_ms, &up_ops, c, &x->upstream);
+        cv_upstream_open(c->worker, &x->route, max_idle_ms, x->id, &up_ops, c, &x->upstream);
     if (!cv_is_ok(status)) {
         exchange_fail(c, status.id == CV_LINK_LOST ? CV_AGENT_OFFLINE : status.id,
                       hop_of(status.id), NULL);

@@ -26,6 +26,7 @@ struct cv_pipe {
     const struct cv_upstream_ops *ops;
     void *arg;
     uint32_t port;
+    char correlation[CV_STREAM_CORRELATION_MAX + 1]; /* of the request it was opened for */
     uint32_t max_idle_ms; /* waiting: how old an idle stream it may take over */
     enum pipe_state state;
     bool is_reused;
@@ -224,7 +225,7 @@ static struct cv_status try_open(struct cv_pipe *pipe)
         return cv_status(CV_AGAIN);
     struct cv_status status =
         cv_stream_open(pool->session->link, CV_STREAM_FORWARDED, pipe->spec->name, pipe->port,
-                       &stream_ops, pipe, &pipe->stream);
+                       pipe->correlation, &stream_ops, pipe, &pipe->stream);
     return status.id == CV_CHANNEL_LIMIT ? cv_status(CV_AGAIN) : status;
 }
 
@@ -354,8 +355,8 @@ void cv_pool_withdraw_tunnel(struct cv_pool *pool, const char *name)
 /* ---- what requests call ---- */
 
 struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
-                              uint32_t max_idle_ms, const struct cv_upstream_ops *ops, void *arg,
-                              struct cv_pipe **out)
+                              uint32_t max_idle_ms, const char *correlation,
+                              const struct cv_upstream_ops *ops, void *arg, struct cv_pipe **out)
 {
     struct cv_session *session = pool->session;
     *out = NULL;
@@ -384,6 +385,7 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
                              .arg = arg,
                              .port = port,
                              .max_idle_ms = max_idle_ms};
+    (void)cv_slice_to_str(cv_slice_str(correlation), pipe->correlation, sizeof pipe->correlation);
     (void)atomic_fetch_add_explicit(&session->load, 1, memory_order_relaxed);
     /* Who came first goes first. */
     struct cv_status status = pool->waiting ? cv_status(CV_AGAIN) : try_open(pipe);

@@ -39,8 +39,8 @@ void cv_pool_end(struct cv_pool *pool);
 
 /* As cv_upstream_open, on this worker. */
 struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
-                              uint32_t max_idle_ms, const struct cv_upstream_ops *ops, void *arg,
-                              struct cv_pipe **pipe);
+                              uint32_t max_idle_ms, const char *correlation,
+                              const struct cv_upstream_ops *ops, void *arg, struct cv_pipe **pipe);
 
 /* A channel has become free: who waits may go on. */
 void cv_pool_on_capacity(struct cv_pool *pool);

@@ -318,7 +318,7 @@ static const struct cv_stream_ops direct_ops = {
 static void direct_start(void *arg)
 {
     struct direct_call *call = arg;
-    assert_ok(cv_stream_open(call->agent->link, CV_STREAM_DIRECT, call->name, call->port,
+    assert_ok(cv_stream_open(call->agent->link, CV_STREAM_DIRECT, call->name, call->port, NULL,
                              &direct_ops, call, &call->stream));
 }
 

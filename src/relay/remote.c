@@ -43,6 +43,7 @@ struct remote_back {
     size_t unreturned;    /* sent to the front, which has not yet said that it used them */
     uint32_t port;
     uint32_t max_idle_ms;
+    char correlation[CV_STREAM_CORRELATION_MAX + 1];
     bool is_eof_pending;
     bool has_ended; /* the service sends no more */
 };
@@ -181,8 +182,9 @@ static const struct cv_upstream_ops back_ops = {
 static void back_open(struct cv_remote *remote)
 {
     struct remote_back *back = &remote->back;
-    struct cv_status status = cv_pool_open(&back->session->pool, back->spec, back->port,
-                                           back->max_idle_ms, &back_ops, remote, &back->pipe);
+    struct cv_status status =
+        cv_pool_open(&back->session->pool, back->spec, back->port, back->max_idle_ms,
+                     back->correlation, &back_ops, remote, &back->pipe);
     if (!cv_is_ok(status))
         back_over(remote, TO_FRONT_FAILED, status);
     else if (cv_pipe_is_open(back->pipe))
@@ -290,7 +292,8 @@ static void on_front_mail(void *arg)
 }
 
 struct cv_status cv_remote_open(struct cv_relay_worker *worker, const struct cv_route *route,
-                                uint32_t max_idle_ms, const struct cv_upstream_ops *ops, void *arg,
+                                uint32_t max_idle_ms, const char *correlation,
+                                const struct cv_upstream_ops *ops, void *arg,
                                 struct cv_remote **out)
 {
     struct cv_remote *remote = calloc(1, sizeof *remote);
@@ -308,6 +311,8 @@ struct cv_status cv_remote_open(struct cv_relay_worker *worker, const struct cv_
                                         .front_worker = worker->worker,
                                         .port = route->port,
                                         .max_idle_ms = max_idle_ms};
+    (void)cv_slice_to_str(cv_slice_str(correlation), remote->back.correlation,
+                          sizeof remote->back.correlation);
     cv_buf_init(&remote->back.unsent, REMOTE_CREDIT);
     if (!post_plain(remote, TO_BACK_OPEN, 0)) {
         unref(remote);

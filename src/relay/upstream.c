@@ -8,19 +8,21 @@
 #include "relay/session_private.h"
 
 struct cv_status cv_upstream_open(struct cv_relay_worker *worker, const struct cv_route *route,
-                                  uint32_t max_idle_ms, const struct cv_upstream_ops *ops,
-                                  void *arg, struct cv_upstream **out)
+                                  uint32_t max_idle_ms, const char *correlation,
+                                  const struct cv_upstream_ops *ops, void *arg,
+                                  struct cv_upstream **out)
 {
     *out = NULL;
     if (route->session->worker_index != worker->index) {
         struct cv_remote *remote;
-        CV_RETURN_IF_ERROR(cv_remote_open(worker, route, max_idle_ms, ops, arg, &remote));
+        CV_RETURN_IF_ERROR(
+            cv_remote_open(worker, route, max_idle_ms, correlation, ops, arg, &remote));
         *out = (struct cv_upstream *)remote;
         return cv_ok();
     }
     struct cv_pipe *pipe;
     CV_RETURN_IF_ERROR(cv_pool_open(&route->session->pool, route->spec, route->port, max_idle_ms,
-                                    ops, arg, &pipe));
+                                    correlation, ops, arg, &pipe));
     *out = (struct cv_upstream *)pipe;
     return cv_ok();
 }

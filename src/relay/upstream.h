@@ -34,10 +34,12 @@ struct cv_upstream_ops {
 
 /* Opens a pipe to the tunnel of `route` (borrowed for the call). A pooled stream is taken when it
  * has been idle for less than `max_idle_ms` (0: never a pooled one). On CV_OK *upstream is the
- * caller's until a last callback or cv_upstream_close. CV_NO_MEMORY; CV_QUEUE_FULL at once. */
+ * caller's until a last callback or cv_upstream_close. CV_NO_MEMORY; CV_QUEUE_FULL at once.
+ * `correlation` is the request's id, told to the agent with a new stream. */
 struct cv_status cv_upstream_open(struct cv_relay_worker *worker, const struct cv_route *route,
-                                  uint32_t max_idle_ms, const struct cv_upstream_ops *ops,
-                                  void *arg, struct cv_upstream **upstream);
+                                  uint32_t max_idle_ms, const char *correlation,
+                                  const struct cv_upstream_ops *ops, void *arg,
+                                  struct cv_upstream **upstream);
 
 /* True when open returned a pipe that can be written at once; on_open does not come then. */
 bool cv_upstream_is_open(const struct cv_upstream *upstream);

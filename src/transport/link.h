@@ -26,6 +26,8 @@ struct cv_ssh_host_key;
 struct cv_stream;
 struct cv_worker;
 
+enum { CV_STREAM_CORRELATION_MAX = 47 };
+
 enum cv_link_role { CV_LINK_AGENT, CV_LINK_RELAY };
 
 enum cv_stream_kind { CV_STREAM_FORWARDED, CV_STREAM_DIRECT };
@@ -115,10 +117,17 @@ struct cv_stream_ops {
         struct cv_status why); /* by the peer (CV_OK) or with the link; dead afterwards */
 };
 
-/* Opens a stream. CV_CHANNEL_LIMIT at the limit; CV_LINK_LOST while the link is not up. */
+/* Opens a stream. `correlation` (at most CV_STREAM_CORRELATION_MAX characters, or NULL) names the
+ * request it is opened for and goes to a peer of ours in place of the originator's address, which
+ * neither side could check. CV_CHANNEL_LIMIT at the limit; CV_LINK_LOST while the link is not up.
+ */
 struct cv_status cv_stream_open(struct cv_link *link, enum cv_stream_kind kind, const char *host,
-                                uint32_t port, const struct cv_stream_ops *ops, void *arg,
+                                uint32_t port, const char *correlation,
+                                const struct cv_stream_ops *ops, void *arg,
                                 struct cv_stream **stream);
+
+/* The request that the peer opened this stream for, for logs; "" when it did not say. */
+const char *cv_stream_correlation(const struct cv_stream *stream);
 
 /* Answers on_stream. */
 void cv_stream_accept(struct cv_stream *stream, const struct cv_stream_ops *ops, void *arg);

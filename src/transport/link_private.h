@@ -35,6 +35,7 @@ struct cv_stream {
     struct cv_ssh_channel *channel;
     const struct cv_stream_ops *ops;
     void *arg;
+    char correlation[CV_STREAM_CORRELATION_MAX + 1];
 };
 
 struct cv_link {

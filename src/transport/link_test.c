@@ -325,7 +325,7 @@ static void open_streams(struct fixture *f, size_t count, uint64_t bytes)
     for (size_t i = 0; i < count; i++) {
         struct pipe_end *end = new_end(f);
         end->to_send = bytes;
-        assert_ok(cv_stream_open(f->relay.link, CV_STREAM_FORWARDED, "home", 80, &ops, end,
+        assert_ok(cv_stream_open(f->relay.link, CV_STREAM_FORWARDED, "home", 80, NULL, &ops, end,
                                  &end->stream));
     }
 }
@@ -419,7 +419,7 @@ static void open_too_many(struct fixture *f)
     struct cv_stream *stream;
     open_streams(f, 2, 10);
     assert_status(
-        cv_stream_open(f->relay.link, CV_STREAM_FORWARDED, "home", 80, &ops, NULL, &stream),
+        cv_stream_open(f->relay.link, CV_STREAM_FORWARDED, "home", 80, NULL, &ops, NULL, &stream),
         CV_CHANNEL_LIMIT);
 }
 

@@ -61,6 +61,9 @@ static void take_open(struct cv_link *link, const struct cv_ssh_event *event)
     }
     *stream = (struct cv_stream){.link = link, .channel = event->channel};
     cv_ssh_channel_set_arg(event->channel, stream);
+    if (link->options.is_culvert)
+        (void)cv_slice_to_str(event->open.origin_host, stream->correlation,
+                              sizeof stream->correlation);
     link->ops->on_stream(link->arg, stream,
                          event->open.kind == CV_SSH_DIRECT_TCPIP ? CV_STREAM_DIRECT
                                                                  : CV_STREAM_FORWARDED,
@@ -248,8 +251,8 @@ struct cv_status cv_link_forward(struct cv_link *link, const char *host, uint32_
 }
 
 struct cv_status cv_stream_open(struct cv_link *link, enum cv_stream_kind kind, const char *host,
-                                uint32_t port, const struct cv_stream_ops *ops, void *arg,
-                                struct cv_stream **out)
+                                uint32_t port, const char *correlation,
+                                const struct cv_stream_ops *ops, void *arg, struct cv_stream **out)
 {
     *out = NULL;
     if (link->state.state != LINK_UP)
@@ -262,7 +265,8 @@ struct cv_status cv_stream_open(struct cv_link *link, enum cv_stream_kind kind, 
     *stream = (struct cv_stream){.link = link, .ops = ops, .arg = arg};
     stream->channel = cv_ssh_channel_open(
         link->ssh, kind == CV_STREAM_DIRECT ? CV_SSH_DIRECT_TCPIP : CV_SSH_FORWARDED_TCPIP,
-        cv_slice_str(host), port, cv_slice_str("127.0.0.1"), 0);
+        cv_slice_str(host), port,
+        cv_slice_str(correlation && link->options.is_culvert ? correlation : "127.0.0.1"), 0);
     if (!stream->channel) {
         free(stream);
         return cv_status(CV_NO_MEMORY);
@@ -271,6 +275,11 @@ struct cv_status cv_stream_open(struct cv_link *link, enum cv_stream_kind kind, 
     link_touch(link);
     *out = stream;
     return cv_ok();
+}
+
+const char *cv_stream_correlation(const struct cv_stream *stream)
+{
+    return stream->correlation;
 }
 
 void cv_stream_accept(struct cv_stream *stream, const struct cv_stream_ops *ops, void *arg)

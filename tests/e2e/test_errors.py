@@ -188,3 +188,11 @@ def test_log_records_have_the_agreed_fields(home):
 def test_every_code_has_a_page(number):
     page = ROOT / "docs" / "errors" / f"TUNNEL_{number:03}.md"
     assert page.exists() and f"TUNNEL_{number:03}" in page.read_text()
+
+
+def test_relay_and_agent_log_a_request_under_one_id(world):
+    relay = world.relay()
+    agent = world.http(relay, free_port())
+    request_id = relay.fetch("/t/home/", world.token()).get("X-Request-Id")
+    assert agent.wait_log("service_unavailable")["correlationId"] == request_id
+    assert relay.find("request_refused")[-1]["correlationId"] == request_id
