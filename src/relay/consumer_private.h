@@ -145,6 +145,16 @@ void exchange_cancel(struct cv_consumer *c);
 void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
                    const char *detail);
 
+/* The exchange went well: the stream may be pooled, the connection goes on. */
+void exchange_finish(struct cv_consumer *c);
+/* First byte or idle, whichever the answer waits for now. */
+void exchange_set_service_timer(struct cv_consumer *c);
+
+/* ---- answer.c ---- */
+
+/* All events of the bytes fed to the answer's parser. The exchange may be over afterwards. */
+void answer_parse(struct cv_consumer *c);
+
 /* ---- head.c ---- */
 
 struct cv_status head_write_request(struct cv_consumer *c, struct cv_buf *out);

@@ -3,8 +3,8 @@
  * One request and its answer, through an upstream.
  *
  * Happy path: exchange_begin writes the canonical head into x.request and opens an upstream →
- * on_up_open sends → exchange_body adds → on_up_data parses the answer: take_head, take_body,
- * take_end → finish: the stream goes back to the pool, the connection to its next request. Ways it
+ * on_up_open sends → exchange_body adds → on_up_data hands the answer to answer.c →
+ * exchange_finish: the stream goes back to the pool, the connection to its next request. Ways it
  * fails: no stream (on_up_failed); the stream ends before a byte of the answer (retry, or 502); the
  * answer is not HTTP, or breaks off (exchange_fail); timers; the consumer goes away
  * (exchange_cancel); the request's body is malformed (consumer.c calls exchange_fail).
@@ -76,7 +76,7 @@ void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
         consumer_abort(c);
 }
 
-static void finish(struct cv_consumer *c)
+void exchange_finish(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
     bool is_clean = x->is_request_whole && x->request_sent == cv_buf_len(&x->request);
@@ -152,12 +152,12 @@ void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *tra
     }
     send_request(c);
     if (x->is_response_whole && cv_buf_len(&x->request) == x->request_sent)
-        finish(c);
+        exchange_finish(c);
 }
 
 /* ---- from the service ---- */
 
-static void set_service_timer(struct cv_consumer *c)
+void exchange_set_service_timer(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
     const struct cv_tunnel_spec *spec = x->route.spec;
@@ -170,147 +170,6 @@ static void set_service_timer(struct cv_consumer *c)
     else
         ms = spec->has_timers[1] ? spec->idle_ms : config->timers_idle_ms;
     x->service_due_ms = ms ? consumer_now_ms(c) + ms : UINT64_MAX;
-}
-
-static bool is_compressed(const struct cv_http_head *head)
-{
-    const struct cv_slice *coding = cv_http_find(head, "Content-Encoding");
-    return coding && !cv_slice_is_nocase(*coding, "identity");
-}
-
-/* What a broken stream of this answer would be told with. */
-static int mark_for(const struct cv_http_head *head)
-{
-    const struct cv_slice *type = cv_http_find(head, "Content-Type");
-    if (!type || is_compressed(head))
-        return MARK_NONE;
-    struct cv_slice rest = *type, name = cv_slice_trim(cv_slice_split(&rest, ';'));
-    if (cv_slice_is_nocase(name, "text/event-stream"))
-        return MARK_SSE;
-    if (cv_slice_is_nocase(name, "application/x-ndjson") ||
-        cv_slice_is_nocase(name, "application/ndjson") ||
-        cv_slice_is_nocase(name, "application/jsonl"))
-        return MARK_NDJSON;
-    return MARK_NONE;
-}
-
-static void take_interim(struct cv_consumer *c, const struct cv_http_head *head)
-{
-    /* 100 was ours to say; HTTP/1.0 knows no interim answers (RFC 9110 §15.2). */
-    if (head->status == 100 || c->head.version_minor == 0)
-        return;
-    if (cv_is_ok(head_write_interim(head, cv_port_out(&c->port))))
-        cv_port_flush(&c->port);
-}
-
-/* False: the exchange has ended. */
-static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
-{
-    struct exchange *x = &c->x;
-    if (head->status < 200 && head->status != 101) {
-        take_interim(c, head);
-        return true;
-    }
-    x->status = head->status;
-    x->is_service_reusable = head->keep_alive;
-    x->mark = mark_for(head);
-    x->response_framing = head->framing;
-    if (head->framing == CV_HTTP_UNTIL_CLOSE || head->framing == CV_HTTP_CHUNKED)
-        x->response_framing = c->head.version_minor == 0 ? CV_HTTP_UNTIL_CLOSE : CV_HTTP_CHUNKED;
-    /* Behind a request to upgrade the parser looks for no other one, whatever the answer. */
-    if (x->response_framing == CV_HTTP_UNTIL_CLOSE || !c->head.keep_alive || !x->is_request_whole ||
-        x->is_upgrade || atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed))
-        c->is_last = true;
-    if (head->status == 101)
-        x->response_framing = CV_HTTP_NO_BODY;
-    struct cv_status status = head_write_response(c, head, cv_port_out(&c->port));
-    if (!cv_is_ok(status)) {
-        exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, "its head cannot be forwarded");
-        return false;
-    }
-    x->is_head_out = true;
-    cv_port_flush(&c->port);
-    if (head->status == 101) {
-        cv_fsm_set(&c->state, CONSUMER_TUNNEL);
-        c->client_due_ms = UINT64_MAX;
-        x->total_due_ms = UINT64_MAX;
-    }
-    set_service_timer(c);
-    return true;
-}
-
-static bool put_body(struct cv_consumer *c, struct cv_slice data)
-{
-    struct exchange *x = &c->x;
-    struct cv_buf *out = cv_port_out(&c->port);
-    struct cv_status status = x->response_framing == CV_HTTP_CHUNKED
-                                  ? cv_http_write_chunk(out, data)
-                                  : cv_buf_append_slice(out, data);
-    if (!cv_is_ok(status)) {
-        exchange_fail(c, status.id, CV_HOP_RELAY, "the answer could not be buffered");
-        return false;
-    }
-    x->is_line_open = data.data[data.len - 1] != '\n';
-    return true;
-}
-
-static void take_end(struct cv_consumer *c, const struct cv_http_event *trailers)
-{
-    struct exchange *x = &c->x;
-    if (x->response_framing == CV_HTTP_CHUNKED)
-        (void)cv_http_write_last_chunk(cv_port_out(&c->port), trailers->trailers,
-                                       trailers->trailer_count);
-    cv_port_flush(&c->port);
-    x->is_response_whole = true;
-    /* Bytes behind the answer would become the next one's. */
-    if (cv_http_parser_rest(x->response).len)
-        x->is_service_reusable = false;
-    /* A service that answers well before it has the whole request may still be reading it; one that
-     * refuses is not. Either way this was the connection's last (RFC 9112 §9.3). */
-    bool is_reading = x->status < 300 && x->upstream && x->is_service_reusable;
-    if (x->is_request_whole || !is_reading)
-        finish(c);
-    else
-        x->service_due_ms = UINT64_MAX;
-}
-
-/* All events of the bytes fed. The exchange may be over afterwards. */
-static void parse_response(struct cv_consumer *c)
-{
-    struct exchange *x = &c->x;
-    struct cv_http_event event, trailers = {0};
-    while (x->response) {
-        struct cv_status status = cv_http_parser_next(x->response, &event);
-        if (status.id == CV_AGAIN)
-            break;
-        if (status.id == CV_EOF) /* behind a 101 */
-            break;
-        if (!cv_is_ok(status)) {
-            exchange_fail(c, x->is_head_out ? CV_TRUNCATED : CV_BAD_RESPONSE, CV_HOP_SERVICE,
-                          status.id == CV_TRUNCATED ? "the service closed in the middle"
-                                                    : cv_http_parser_fault(x->response));
-            return;
-        }
-        switch (event.type) {
-        case CV_HTTP_HEAD:
-            if (!take_head(c, event.head))
-                return;
-            break;
-        case CV_HTTP_BODY:
-            if (!put_body(c, event.body))
-                return;
-            cv_port_flush(&c->port);
-            break;
-        case CV_HTTP_TRAILERS:
-            trailers = event;
-            break;
-        case CV_HTTP_END:
-            if (c->state.state == CONSUMER_TUNNEL)
-                break;
-            take_end(c, &trailers);
-            return;
-        }
-    }
 }
 
 /* What has gone into the consumer's output counts as consumed as soon as that is not congested. */
@@ -363,12 +222,12 @@ static void on_up_data(void *arg, struct cv_slice data)
         cv_buf_consume(&x->request, x->request_sent);
         x->request_sent = 0;
     }
-    set_service_timer(c);
+    exchange_set_service_timer(c);
     if (!x->response || !cv_is_ok(cv_http_parser_feed(x->response, data.data, data.len))) {
         exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, "bytes behind the answer");
         return;
     }
-    parse_response(c);
+    answer_parse(c);
     if (c->state.state == CONSUMER_TUNNEL && x->response) {
         tunnel_out(c, cv_http_parser_take_rest(x->response));
         cv_http_parser_free(&x->response);
@@ -394,7 +253,7 @@ static void on_up_eof(void *arg)
         return;
     }
     cv_http_parser_eof(c->x.response);
-    parse_response(c);
+    answer_parse(c);
 }
 
 static void on_up_writable(void *arg)
@@ -407,7 +266,7 @@ static void on_up_writable(void *arg)
     if (c->state.state == CONSUMER_TUNNEL && c->is_eof)
         exchange_tunnel_eof(c);
     else if (x->is_response_whole)
-        finish(c);
+        exchange_finish(c);
 }
 
 /* ---- opening ---- */
@@ -529,7 +388,7 @@ static void on_up_closed(void *arg, struct cv_status why)
         return;
     }
     if (x->is_response_whole) {
-        finish(c); /* it has heard enough of the request */
+        exchange_finish(c); /* it has heard enough of the request */
         return;
     }
     if (x->is_response_begun && why.id == CV_EOF) {
@@ -583,7 +442,7 @@ void exchange_begin(struct cv_consumer *c)
     uint64_t total_ms = x->route.spec->has_timers[2] ? x->route.spec->total_ms
                                                      : c->worker->relay->config->timers_total_ms;
     x->total_due_ms = total_ms ? consumer_now_ms(c) + total_ms : UINT64_MAX;
-    set_service_timer(c);
+    exchange_set_service_timer(c);
     open_upstream(c);
     consumer_arm(c);
 }
@@ -595,11 +454,13 @@ void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
         exchange_fail(c, CV_TIMEOUT_TOTAL, CV_HOP_RELAY, NULL);
     } else if (now_ms >= x->service_due_ms) {
         if (!x->is_request_whole && x->request_sent == cv_buf_len(&x->request)) {
-            set_service_timer(c); /* it is the consumer who is slow: it has a timer of its own */
+            exchange_set_service_timer(
+                c); /* it is the consumer who is slow: it has a timer of its own */
         } else if (!x->is_head_out && x->upstream && cv_upstream_is_queued(x->upstream)) {
             exchange_fail(c, CV_CHANNEL_LIMIT, CV_HOP_LINK, NULL);
         } else if (x->is_head_out && cv_port_is_congested(&c->port)) {
-            set_service_timer(c); /* the consumer does not read: client_due_ms sees to that */
+            exchange_set_service_timer(
+                c); /* the consumer does not read: client_due_ms sees to that */
         } else {
             exchange_fail(c, x->is_head_out ? CV_TIMEOUT_IDLE : CV_TIMEOUT_FIRST_BYTE,
                           CV_HOP_SERVICE, NULL);
