@@ -30,26 +30,9 @@ struct cv_dialer {
     struct cv_buf token;
 };
 
-static void ignore_data(void *arg, uint8_t *data, size_t len)
-{
-    (void)arg;
-    (void)data;
-    (void)len;
-}
-
-static void ignore_closed(void *arg, struct cv_status why, const struct cv_error *error)
-{
-    (void)arg;
-    (void)why;
-    (void)error;
-}
-
-/* A connection that nobody wants any more closes by itself. */
-static const struct cv_conn_ops orphan_ops = {.on_data = ignore_data, .on_closed = ignore_closed};
-
 void cv_dialer_discard(struct cv_conn *conn)
 {
-    cv_conn_set_ops(conn, &orphan_ops, NULL);
+    cv_conn_disown(conn);
     cv_conn_close(conn, cv_status(CV_CANCELLED));
 }
 

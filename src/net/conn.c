@@ -229,6 +229,26 @@ void cv_conn_set_ops(struct cv_conn *conn, const struct cv_conn_ops *ops, void *
     conn->arg = arg;
 }
 
+static void ignore_data(void *arg, uint8_t *data, size_t len)
+{
+    (void)arg;
+    (void)data;
+    (void)len;
+}
+
+static void ignore_closed(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    (void)arg;
+    (void)why;
+    (void)error;
+}
+
+void cv_conn_disown(struct cv_conn *conn)
+{
+    static const struct cv_conn_ops nobody = {.on_data = ignore_data, .on_closed = ignore_closed};
+    cv_conn_set_ops(conn, &nobody, NULL);
+}
+
 /* --- moving --- */
 
 struct cv_status cv_conn_detach(struct cv_conn *conn)

@@ -61,6 +61,10 @@ struct cv_status cv_conn_start_tls(struct cv_conn *conn, struct cv_tls_session *
 
 void cv_conn_set_ops(struct cv_conn *conn, const struct cv_conn_ops *ops, void *arg);
 
+/* Nobody is told anything any more: the connection goes on as it was told to, or until it is
+ * closed, and frees itself. For owners that end before their connection. */
+void cv_conn_disown(struct cv_conn *conn);
+
 /* --- writing --- */
 
 /* The output buffer: append to it (cv_buf_…), then cv_conn_flush. Never consume from it. */

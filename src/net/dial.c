@@ -56,22 +56,12 @@ static void ignore_data(void *arg, uint8_t *data, size_t len)
     (void)len;
 }
 
-static void ignore_closed(void *arg, struct cv_status why, const struct cv_error *error)
-{
-    (void)arg;
-    (void)why;
-    (void)error;
-}
-
-/* For a connection that nobody waits for, until it is gone or somebody sets others. */
-static const struct cv_conn_ops orphan_ops = {.on_data = ignore_data, .on_closed = ignore_closed};
-
 /* Frees everything but the connection, which it returns. */
 static struct cv_conn *release(struct cv_dial *dial)
 {
     struct cv_conn *conn = dial->conn;
     if (conn)
-        cv_conn_set_ops(conn, &orphan_ops, NULL);
+        cv_conn_disown(conn);
     if (dial->resolve) {
         dial->resolve->data = NULL;
         (void)uv_cancel((uv_req_t *)dial->resolve);

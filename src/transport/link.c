@@ -155,23 +155,6 @@ static void on_timer(void *arg)
 
 /* ---- end of a turn ---- */
 
-static void on_gone_data(void *arg, uint8_t *data, size_t len)
-{
-    (void)arg;
-    (void)data;
-    (void)len;
-}
-
-static void on_gone_closed(void *arg, struct cv_status why, const struct cv_error *error)
-{
-    (void)arg;
-    (void)why;
-    (void)error;
-}
-
-/* A connection whose link has ended closes by itself. */
-static const struct cv_conn_ops gone_ops = {.on_data = on_gone_data, .on_closed = on_gone_closed};
-
 static uint16_t close_code(struct cv_status why)
 {
     int code = cv_status_ws_close(why.id);
@@ -185,7 +168,7 @@ static void say_goodbye(struct cv_link *link)
     if (!conn)
         return;
     link->conn = NULL;
-    cv_conn_set_ops(conn, &gone_ops, NULL);
+    cv_conn_disown(conn);
     const char *text = link->error.detail[0] ? link->error.detail : cv_status_text(link->why.id);
     if (link->ssh) {
         link->seq.replay.cap = link->options.replay_bytes + 65536;
