@@ -30,6 +30,7 @@ struct entry {
 struct user {
     struct cv_user_key key;
     struct entry *entries;
+    size_t links; /* whether or not they publish something */
     UT_hash_handle hh;
 };
 
@@ -84,6 +85,12 @@ void cv_registry_free(struct cv_registry **registry)
     (void)pthread_rwlock_destroy(&(*registry)->lock);
     free(*registry);
     *registry = NULL;
+}
+
+static void user_free_unused(struct cv_registry *registry, struct user *user)
+{
+    if (!user->entries && !user->links)
+        user_free(registry, user);
 }
 
 static struct user *find_user(const struct cv_registry *registry, const struct cv_user_key *key)
@@ -244,10 +251,34 @@ struct cv_status cv_registry_publish(struct cv_registry *registry, const struct 
         cv_tunnel_spec_unref(&entry->spec);
         entry->spec = cv_tunnel_spec_ref(spec);
     }
-    if (user && !user->entries)
-        user_free(registry, user);
+    if (user)
+        user_free_unused(registry, user);
     (void)pthread_rwlock_unlock(&registry->lock);
     return status;
+}
+
+bool cv_registry_join(struct cv_registry *registry, const struct cv_user_key *key, size_t max)
+{
+    (void)pthread_rwlock_wrlock(&registry->lock);
+    struct user *user = obtain_user(registry, key);
+    bool is_in = user && user->links < max;
+    if (is_in)
+        user->links++;
+    else if (user)
+        user_free_unused(registry, user);
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return is_in;
+}
+
+void cv_registry_leave(struct cv_registry *registry, const struct cv_user_key *key)
+{
+    (void)pthread_rwlock_wrlock(&registry->lock);
+    struct user *user = find_user(registry, key);
+    if (user && user->links) {
+        user->links--;
+        user_free_unused(registry, user);
+    }
+    (void)pthread_rwlock_unlock(&registry->lock);
 }
 
 void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key *key,
@@ -318,8 +349,7 @@ void cv_registry_expire(struct cv_registry *registry, uint64_t now_ms)
         HASH_ITER(hh, user->entries, entry, next)
         if (!entry->count && now_ms - entry->gone_ms >= REGISTRY_REMEMBER_MS)
             entry_free(user, entry);
-        if (!user->entries)
-            user_free(registry, user);
+        user_free_unused(registry, user);
     }
     (void)pthread_rwlock_unlock(&registry->lock);
 }

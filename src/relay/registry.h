@@ -46,6 +46,11 @@ struct cv_status cv_registry_publish(struct cv_registry *registry, const struct 
                                      uint32_t port, struct cv_session **displaced,
                                      size_t displaced_max, size_t *displaced_count);
 
+/* A link of this user begins; false: it has `max` already, or there is no memory. Paired with
+ * cv_registry_leave. */
+bool cv_registry_join(struct cv_registry *registry, const struct cv_user_key *user, size_t max);
+void cv_registry_leave(struct cv_registry *registry, const struct cv_user_key *user);
+
 /* Takes one name (or, with empty name, all) of a session back. */
 void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key *user,
                           struct cv_session *session, struct cv_slice name, uint64_t now_ms);

@@ -271,6 +271,25 @@ static void names_in_use_are_capped(void **state)
     assert_int_equal(cv_registry_tunnels(f->registry), 256);
 }
 
+static void links_of_a_user_are_counted(void **state)
+{
+    struct fixture *f = *state;
+    assert_true(cv_registry_join(f->registry, &f->alice, 2));
+    assert_true(cv_registry_join(f->registry, &f->alice, 2));
+    assert_false(cv_registry_join(f->registry, &f->alice, 2));
+    assert_true(cv_registry_join(f->registry, &f->bob, 1));
+    publish(f, f->a1, "home");
+    withdraw(f, f->a1, "home", 0);
+    cv_registry_expire(f->registry, DAY_MS);
+    assert_false(cv_registry_join(f->registry, &f->alice, 2));
+    cv_registry_leave(f->registry, &f->alice);
+    assert_true(cv_registry_join(f->registry, &f->alice, 2));
+    cv_registry_leave(f->registry, &f->alice);
+    cv_registry_leave(f->registry, &f->alice);
+    cv_registry_leave(f->registry, &f->alice);
+    assert_false(cv_registry_join(f->registry, &f->alice, 0));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -286,6 +305,7 @@ int main(void)
         T(a_name_is_remembered_for_a_day),
         T(old_names_make_room_for_new_ones),
         T(names_in_use_are_capped),
+        T(links_of_a_user_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { KEYS_WAIT_MS = 5000 };
+enum {
+    KEYS_WAIT_MS = 5000,
+    /* Links of a user beside those that publish: forward, stdio, and those not yet that far. */
+    QUIET_LINKS_MAX = 10,
+};
 
 static bool is_get(const struct cv_consumer *c)
 {
@@ -204,6 +208,13 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
                        false);
         return;
     }
+    struct cv_relay *relay = c->worker->relay;
+    const struct cv_user_key *user = (const struct cv_user_key *)c->x.identity->user_key;
+    if (!cv_registry_join(relay->registry, user,
+                          (size_t)relay->config->limits_max_links_per_user + QUIET_LINKS_MAX)) {
+        problem_answer(c, CV_RATE_LIMITED, CV_HOP_RELAY, "too many links of this user", false);
+        return;
+    }
     cv_random(link_id, sizeof link_id);
     write_101(c, protocol, link_id);
     struct cv_slice early = cv_http_parser_take_rest(c->parser);
@@ -212,8 +223,9 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
         cv_session_accept(c->worker, conn, c->x.identity, has_agent ? agent_id : NULL, link_id,
                           cv_slice_is(protocol, "culvert.v1"), early);
     if (!cv_is_ok(status)) {
-        cv_log_limited(c->worker->relay->log, CV_LOG_ERROR, "http", "link_failed",
-                       "a link could not be made", CV_F_STATUS(status));
+        cv_log_limited(relay->log, CV_LOG_ERROR, "http", "link_failed", "a link could not be made",
+                       CV_F_STATUS(status));
+        cv_registry_leave(relay->registry, user);
         cv_conn_close(conn, status);
     }
     consumer_gone(c);

@@ -355,6 +355,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     cv_pool_end(&session->pool);
     DL_DELETE(worker->sessions, session);
     (void)atomic_fetch_sub_explicit(&worker->session_count, 1, memory_order_relaxed);
+    cv_registry_leave(relay->registry, user_key(session));
     cv_session_unref(&session);
 }
 
