@@ -158,6 +158,61 @@ def close_code(client):
     return code
 
 
+class Pump:
+    """A local port that leads, once, over a link of subprotocol ssh; `deafen` stops reading what
+    the relay sends while the other direction goes on."""
+
+    def __init__(self, target):
+        self.ws = upgrade(target, "ssh", timeout=None, receive_buffer=4096)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.ready = threading.Event()
+        self.inner = None
+        self.is_deaf = False
+        for run in (self._up, self._down):
+            threading.Thread(target=run, daemon=True).start()
+
+    def deafen(self):
+        self.is_deaf = True
+
+    def close(self):
+        reset(self.ws.sock)
+        self.listener.close()
+        with contextlib.suppress(OSError):
+            self.inner.shutdown(socket.SHUT_RDWR)
+
+    def _up(self):
+        with contextlib.suppress(OSError):
+            self.inner, _ = self.listener.accept()
+            self.ready.set()
+            while data := self.inner.recv(60000):
+                self.ws.send(frame(0x82, data, mask=b"\0\0\0\0"))
+
+    def _take(self, count):
+        while len(self.ws.buffer) < count:
+            if self.is_deaf or not self.ws.fill():
+                raise OSError("over")
+        data, self.ws.buffer = self.ws.buffer[:count], self.ws.buffer[count:]
+        return data
+
+    def _down(self):
+        self.ready.wait(10)
+        with contextlib.suppress(OSError):
+            while True:
+                first, size = self._take(2)
+                if size == 126:
+                    size = struct.unpack("!H", self._take(2))[0]
+                elif size == 127:
+                    size = struct.unpack("!Q", self._take(8))[0]
+                data = self._take(size)
+                if first == 0x82:
+                    self.inner.sendall(data)
+                elif first == 0x88:
+                    break
+        if not self.is_deaf:
+            self.close()
+
+
 def environment(target, token=None):
     return ["/usr/bin/env", f"CULVERT_TOKEN={token or target.token}",
             f"CULVERT_STATE_DIR={target.world.state}", f"HOME={os.environ.get('HOME', '/')}"]

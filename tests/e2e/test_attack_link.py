@@ -9,7 +9,7 @@ import time
 import warnings
 
 import pytest
-from attack import Target, close_code, environment, frame, reset, upgrade
+from attack import UPGRADE, Pump, Target, close_code, environment, frame, reset, upgrade
 from client import Client
 from culvert import BIN, World, wait_for
 
@@ -28,7 +28,7 @@ def target(tmp_path_factory):
     try:
         yield Target(world, home=False, env={
             "CULVERT_SSH_HANDSHAKE_TIMEOUT": "2s", "CULVERT_TIMERS_FIRST_BYTE": "1s",
-            "MAX_CONNECTIONS_PER_USER": "50"})
+            "MAX_CONNECTIONS_PER_USER": "500"})
     finally:
         world.close()
 
@@ -148,6 +148,26 @@ def test_links_that_are_dropped_at_every_phase(target):
             reset(client.sock) if number % 2 else client.close()
 
 
+def test_the_links_of_a_user_are_counted_whether_or_not_they_publish(world):
+    target = Target(world, home=False, env={"MAX_CONNECTIONS_PER_USER": "2"})
+    with target.attack():
+        crowd = [upgrade(target, "ssh") for _ in range(12)]
+        for _ in range(5):
+            refused = target.relay.fetch("/tunnel", target.token, headers=[
+                *UPGRADE, ("Sec-WebSocket-Protocol", "ssh")])
+            assert refused.status == 429 and refused.json()["detail"].startswith("too many links")
+        for client in crowd:
+            client.close()
+        wait_for(lambda: target.relay.fetch("/tunnel", target.token, headers=[
+            *UPGRADE, ("Sec-WebSocket-Protocol", "nonsense")]).status == 400, 5, "refusal")
+
+        def comes_in():
+            with contextlib.suppress(AssertionError), upgrade(target, "ssh"):
+                return True
+            return False
+        wait_for(comes_in, 5, "place for a new link")
+
+
 def test_three_hundred_links_that_say_nothing_are_ended(target):
     with target.attack():
         crowd = [upgrade(target, ("ssh", "culvert.v1")[n % 2], timeout=8) for n in range(300)]
@@ -172,6 +192,9 @@ class Sink:
     def log_received_packet(self, *_):
         pass
 
+    def process_open_failure(self, *_):
+        pass
+
     def process_connection_close(self, error):
         pass
 
@@ -179,22 +202,37 @@ class Sink:
 class Hostile:
     """asyncssh below its own rules: any message, and its answers unseen."""
 
-    def __init__(self, target, token=None, **kw):
+    def __init__(self, target, is_direct=False, **kw):
         self.target = target
-        self.token = token
+        self.is_direct = is_direct
+        self.pump = None
         self.kw = kw
 
     async def __aenter__(self):
         self.since = len(self.target.relay.records)
-        command = [*environment(self.target, self.token), str(BIN), "stdio", "--server",
-                   self.target.relay.url]
+        if self.is_direct:
+            self.pump = Pump(self.target)
+            host, way = "127.0.0.1", {"port": self.pump.port}
+        else:
+            host, way = "relay", {"proxy_command": [
+                *environment(self.target), str(BIN), "stdio", "--server", self.target.relay.url]}
         self.connection = await asyncssh.connect(
-            "relay", proxy_command=command, username="alice", known_hosts=None, client_keys=None,
-            config=None, **self.kw)
+            host, username="alice", known_hosts=None, client_keys=None, config=None, **way,
+            **self.kw)
         return self
+
+    def ignore_replies(self):
+        """What answers requests and opens that asyncssh knows nothing of."""
+        handlers = dict(type(self.connection)._packet_handlers)
+        for number in (81, 82):
+            handlers[number] = Sink.process_packet
+        self.connection._packet_handlers = handlers
+        self.connection._channels[0] = Sink()
 
     async def __aexit__(self, *_):
         self.connection.abort()
+        if self.pump:
+            self.pump.close()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.connection.wait_closed(), 5)
 
@@ -286,11 +324,14 @@ OPENS = [(OPEN, String(kind), UInt32(0), UInt32(1 << 20), UInt32(32768), *rest) 
 def test_thousands_of_opens_are_refused_and_nothing_is_dialled(target):
     async def run():
         async with Hostile(target) as hostile:
+            hostile.ignore_replies()
             for _ in range(100):
                 for message in OPENS:
                     hostile.send(*message)
                 await asyncio.sleep(0)
             await asyncio.sleep(0.3)
+            down = target.relay.find("link_down", since=hostile.since)
+            assert not down, down[0]["detail"]
     before = len(target.bobs.connections)
     with target.attack():
         drive(run())
@@ -300,6 +341,7 @@ def test_thousands_of_opens_are_refused_and_nothing_is_dialled(target):
 def test_requests_without_number_are_answered_or_the_link_ends(target):
     async def run():
         async with Hostile(target) as hostile:
+            hostile.ignore_replies()
             for number in range(3000):
                 hostile.send(80, String(b"nothing@%d" % number), Boolean(True))
                 hostile.send(80, String(b"x" * 5000), Boolean(number % 2 == 0))
@@ -443,6 +485,27 @@ def test_agents_that_take_a_name_from_each_other_all_the_time(world, workers):
 
 
 # ---- tunnels that misbehave ----
+
+@pytest.mark.parametrize("what", ["requests", "opens", "attributes"])
+def test_a_peer_that_asks_without_end_and_never_reads(target, what):
+    """Its answers fill what is kept for it, then its own bytes what its windows allow; no more."""
+    messages = {
+        "requests": (80, String(b"nothing@culvert"), Boolean(True), String(b"x" * 900)),
+        "opens": OPENS[0],
+        "attributes": (80, String(b"tunnel@culvert"), Boolean(True), String(b"{" * 900)),
+    }
+
+    async def run():
+        async with Hostile(target, is_direct=True) as hostile:
+            hostile.pump.deafen()
+            for _ in range(200):
+                for _ in range(100):
+                    hostile.send(*messages[what])
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.5)
+    with target.attack(rss_kib=60 * 1024):
+        drive(run())
+
 
 async def _refuse(reader, writer):
     raise asyncssh.ChannelOpenError(1, "no")
@@ -650,8 +713,9 @@ def test_streams_to_ones_own_http_tunnel_in_any_number(target):
 def test_a_peer_that_never_reads_while_consumers_upload(target):
     """Its link fills: the consumers wait and are told; memory stays."""
     async def run():
-        async with Hostile(target) as hostile:
+        async with Hostile(target, is_direct=True) as hostile:
             await hostile.publish(_hang)
+            hostile.pump.deafen()
             answers = await asyncio.gather(*[
                 hostile.fetch(method="POST", body=b"x" * 3_000_000) for _ in range(8)])
             assert all(r is None or r.status in (408, 502, 503, 504) for r in answers)
