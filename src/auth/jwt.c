@@ -254,6 +254,8 @@ struct cv_status cv_jwt_verify(const struct cv_auth_policy *policy, const struct
 {
     struct cv_buf payload;
     *out = NULL;
+    if (!policy->issuer)
+        return cv_fail(error, CV_CONFIG, "no issuer to compare with");
     if (strlen(policy->issuer) > CV_IDENTITY_MAX_TEXT)
         return cv_fail(error, CV_CONFIG, "issuer longer than %d bytes", CV_IDENTITY_MAX_TEXT);
     cv_buf_init(&payload, CV_JWS_MAX_BYTES);

@@ -385,8 +385,12 @@ static void a_relay_for_real_needs_tls_and_keys(void **state)
     yaml = "tls: {cert_file: c.pem, key_file: k.pem}\nauth: {jwks_url: 'http://127.0.0.1:1/jwks',\n"
            "  issuer: me, audience: you}\n";
     assert_ok(load_relay(b, yaml, no_env, NULL, 0, false));
-    assert_ok(
-        load_relay(b, "trusted_proxy: ::1\nauth: {jwks_file: j.json}\n", no_env, NULL, 0, false));
+    yaml = "trusted_proxy: ::1\nauth: {jwks_file: j.json}\n";
+    assert_status(load_relay(b, yaml, no_env, NULL, 0, false), CV_CONFIG);
+    assert_said(b, "auth.issuer is missing");
+    assert_said(b, "auth.audience is missing");
+    yaml = "trusted_proxy: ::1\nauth: {secret_file: s, issuer: me, audience: you}\n";
+    assert_ok(load_relay(b, yaml, no_env, NULL, 0, false));
     const struct cv_override flags[] = {{"listen", "0.0.0.0:80", "--listen"}};
     assert_status(load_relay(b, NULL, no_env, flags, 1, true), CV_CONFIG);
     assert_said(b, "--listen: listen must be a loopback address with --dev");

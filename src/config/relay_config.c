@@ -85,16 +85,17 @@ static void check_auth(const struct check *c)
         complain(c, "auth.algorithms", "needs at least one algorithm");
     if (c->sources->is_dev)
         return;
-    if (!config->auth_jwks_url && !config->auth_jwks_file && !config->auth_secret_file)
+    bool has_keys = config->auth_jwks_url || config->auth_jwks_file || config->auth_secret_file;
+    if (!has_keys)
         complain(c, "auth.jwks_url",
                  "is missing: give auth.jwks_url, auth.jwks_file or auth.secret_file, or --dev to "
                  "try things out");
-    if (config->auth_jwks_url && !config->auth_issuer)
-        complain(c, "auth.issuer", "is missing beside auth.jwks_url");
-    if (config->auth_jwks_url && config->auth_audience.count == 0)
+    if (has_keys && !config->auth_issuer)
+        complain(c, "auth.issuer", "is missing: the `iss` of the tokens that those keys sign");
+    if (has_keys && config->auth_audience.count == 0)
         complain(c, "auth.audience",
-                 "is missing beside auth.jwks_url: without it tokens for other services of the "
-                 "same provider would be taken");
+                 "is missing: without it tokens for other services of the same issuer would be "
+                 "taken");
     if (config->auth_jwks_url && !is_jwks_url_safe(config->auth_jwks_url))
         complain(c, "auth.jwks_url", "must be https:// unless it is on this machine");
 }

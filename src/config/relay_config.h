@@ -58,16 +58,20 @@
     X(auth_jwks_url, "auth.jwks_url", URL, "", CV_CHOICES("https|http"), "AUTH0_JWKS_URI", 0,      \
       "Where the identity provider publishes the keys that sign tokens.",                          \
       "https://login.example.org/.well-known/jwks.json")                                           \
-    X(auth_jwks_file, "auth.jwks_file", PATH, "", CV_ANY, NULL, 0,                                 \
-      "Keys in a local JWKS file, for tokens made by `culvert token --key`.",                      \
+    X(auth_jwks_file, "auth.jwks_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,                   \
+      "Keys in a local JWKS file, for tokens made by `culvert token --key`. The file is read "     \
+      "again on SIGHUP.",                                                                          \
       "/etc/culvert/jwks.json")                                                                    \
-    X(auth_secret_file, "auth.secret_file", PATH, "", CV_ANY, NULL, 0,                             \
-      "File with the shared secret of HS256 tokens, at least 32 bytes. HS256 is refused without.", \
+    X(auth_secret_file, "auth.secret_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,               \
+      "File with the shared secret of HS256 tokens, at least 32 bytes. HS256 is refused without. " \
+      "The file is read again on SIGHUP.",                                                         \
       "/etc/culvert/jwt-secret")                                                                   \
     X(auth_issuer, "auth.issuer", STRING, "", CV_ANY, "AUTH0_ISSUER", 0,                           \
-      "The `iss` that tokens must have, byte by byte.", "https://login.example.org/")              \
+      "The `iss` that tokens must have, byte by byte. Must be given, except with --dev.",          \
+      "https://login.example.org/")                                                                \
     X(auth_audience, "auth.audience", LIST, "", CV_ANY, "AUTH0_AUDIENCE", 0,                       \
-      "The `aud` values that are taken; a token must have one of them.",                           \
+      "The `aud` values that are taken; a token must have one of them. Must be given, except "     \
+      "with --dev.",                                                                               \
       "https://relay.example.org")                                                                 \
     X(auth_algorithms, "auth.algorithms", LIST, "RS256,RS384,RS512,PS256,ES256,ES384,HS256",       \
       CV_CHOICES(CV_JWS_ALGORITHMS), NULL, 0,                                                      \
@@ -171,7 +175,7 @@
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
-      CV_SETTING_LIVE, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
+      0, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
     X(log_format, "log.format", ENUM, "auto", CV_CHOICES("auto|json|text"), "LOG_FORMAT", 0,       \
       "One JSON object a line, or text; auto is text on a terminal.", "json")
 /* clang-format on */
