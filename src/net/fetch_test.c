@@ -294,11 +294,10 @@ static void a_taken_port_is_told(void **state)
     struct sockaddr_in at;
     socklen_t len = sizeof at;
     assert_int_equal(getsockname(fds[0], (struct sockaddr *)&at, &len), 0);
-    struct cv_listen_spec spec;
+    struct cv_listen_spec spec = {0};
     struct cv_listener *listener;
     struct cv_error error;
     assert_true(cv_addr_from_sockaddr(&spec.addr, (struct sockaddr *)&at, len));
-    spec.is_dual_stack = false;
     assert_status(cv_listener_new(bench.worker, &spec, 16, &crowd_ops, NULL, &listener, &error),
                   CV_IO);
     assert_int_equal(error.sys_errno, EADDRINUSE);
@@ -306,6 +305,15 @@ static void a_taken_port_is_told(void **state)
     /* Both families in one; falls back where there is no IPv6. */
     assert_ok(cv_listen_spec_parse(":0", &spec, NULL));
     assert_ok(cv_listener_new(bench.worker, &spec, 16, &crowd_ops, NULL, &listener, &error));
+    /* A listener of ours is no exception, unless it shares. */
+    struct cv_listener *second;
+    spec = *cv_listener_spec(listener);
+    spec.is_shared = false;
+    assert_status(cv_listener_new(bench.worker, &spec, 16, &crowd_ops, NULL, &second, &error),
+                  CV_IO);
+    assert_int_equal(error.sys_errno, EADDRINUSE);
+    spec.is_shared = true;
+    assert_ok(cv_listener_new(bench.worker, &spec, 16, &crowd_ops, NULL, &second, &error));
     cv_worker_stop(bench.worker);
     bench_run(&bench);
     close(fds[0]);

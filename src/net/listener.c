@@ -57,6 +57,22 @@ struct cv_status cv_listen_spec_parse(const char *text, struct cv_listen_spec *s
     return cv_ok();
 }
 
+/* SO_REUSEPORT lets any process of this user listen beside us. Without it bind fails where somebody
+ * listens already (socket(7)); what is left of old connections does not matter (SO_REUSEADDR). */
+static bool is_taken(const struct cv_listen_spec *spec, int v6_only)
+{
+    int fd = socket(spec->addr.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int on = 1;
+    if (fd < 0)
+        return false;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (spec->addr.any.sa_family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only);
+    bool is_used = bind(fd, &spec->addr.any, spec->addr.len) != 0 && errno == EADDRINUSE;
+    (void)close(fd);
+    return is_used;
+}
+
 static struct cv_status open_socket(struct cv_listen_spec *spec, int backlog, int *out,
                                     struct cv_error *error)
 {
@@ -73,6 +89,11 @@ static struct cv_status open_socket(struct cv_listen_spec *spec, int backlog, in
         return cv_fail_errno(error, cv_status_from_errno(errno), errno, "listening socket");
     int on = 1;
     int v6_only = spec->is_dual_stack ? 0 : 1;
+    if (!spec->is_shared && cv_addr_port(&spec->addr) != 0 && is_taken(spec, v6_only)) {
+        (void)close(fd);
+        return cv_fail_errno(error, cv_status_from_errno(EADDRINUSE), EADDRINUSE, "listen on %s",
+                             cv_addr_format(&spec->addr, name));
+    }
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     if (family == AF_INET6)
@@ -85,6 +106,7 @@ static struct cv_status open_socket(struct cv_listen_spec *spec, int backlog, in
         return cv_fail_errno(error, cv_status_from_errno(saved), saved, "listen on %s",
                              cv_addr_format(&spec->addr, name));
     }
+    spec->is_shared = true;
     *out = fd;
     return cv_ok();
 }

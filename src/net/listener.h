@@ -16,6 +16,7 @@ struct cv_listener;
 struct cv_listen_spec {
     struct cv_addr addr;
     bool is_dual_stack; /* :: that takes IPv4 as well */
+    bool is_shared;     /* others of this process, or of one that is taken over, listen there too */
 };
 
 struct cv_listener_ops {
@@ -30,15 +31,17 @@ struct cv_listener_ops {
 struct cv_status cv_listen_spec_parse(const char *text, struct cv_listen_spec *spec,
                                       struct cv_error *error);
 
-/* Binds and listens at once, accepts once the worker runs. A dual-stack address falls back to
- * 0.0.0.0 on a machine without IPv6. CV_IO (port in use, no permission; detail says which),
- * CV_NETWORK_UNREACHABLE (no such address here), CV_NO_MEMORY, CV_NO_RESOURCES. */
+/* Binds and listens at once, accepts once the worker runs. A port on which anybody listens is in
+ * use, unless the spec is shared: else a second relay would silently get every other connection. A
+ * dual-stack address falls back to 0.0.0.0 on a machine without IPv6. CV_IO (port in use, no
+ * permission; detail says which), CV_NETWORK_UNREACHABLE (no such address here), CV_NO_MEMORY,
+ * CV_NO_RESOURCES. */
 struct cv_status cv_listener_new(struct cv_worker *worker, const struct cv_listen_spec *spec,
                                  int backlog, const struct cv_listener_ops *ops, void *arg,
                                  struct cv_listener **out, struct cv_error *error);
 
-/* What it is really bound to: port 0 has become the chosen one. Give it to the other workers'
- * cv_listener_new, so that all share one port. */
+/* What it is really bound to: port 0 has become the chosen one, and it is shared. Give it to the
+ * other workers' cv_listener_new, so that all listen on one port. */
 const struct cv_listen_spec *cv_listener_spec(const struct cv_listener *listener);
 
 /* Accepts what waits in the queue (on_accept is called from in here), since closing would reset it;

@@ -101,6 +101,10 @@ static struct cv_status classify(struct cv_tls_session *session, int result, int
         (void)fail_queue(error, "the peer refused the certificate");
         return cv_status(CV_TLS_CERTIFICATE);
     }
+    if (ERR_GET_LIB(code) == ERR_LIB_SSL && reason == SSL_R_WRONG_VERSION_NUMBER) {
+        ERR_clear_error();
+        return cv_fail(error, CV_TLS, "what answers there does not speak TLS");
+    }
     return fail_queue(error, "TLS");
 }
 
