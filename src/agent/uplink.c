@@ -131,6 +131,12 @@ static struct cv_error complete(struct cv_status why, const struct cv_error *err
     return full;
 }
 
+/* A relay that is away for an hour shall not fill the log: from the tenth on, only 16, 32, 64 … */
+static bool is_worth_telling(unsigned failures)
+{
+    return failures <= TELL_AFTER || (failures & (failures - 1)) == 0;
+}
+
 /* After the backoff was told. */
 static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
 {
@@ -143,7 +149,8 @@ static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv
     }
     uint64_t delay_ms = choose_delay(u, why);
     cv_fsm_set(&u->fsm, WAITING);
-    cv_log(u->options.log, CV_LOG_WARN, "agent", u->was_up ? "reconnecting" : "connect_failed",
+    enum cv_log_level level = is_worth_telling(failures) ? CV_LOG_WARN : CV_LOG_DEBUG;
+    cv_log(u->options.log, level, "agent", u->was_up ? "reconnecting" : "connect_failed",
            u->was_up ? "no link to the relay, trying again"
                      : "the relay cannot be reached, trying again",
            CV_F_UINT("attempt", u->attempts), CV_F_UINT("failures", failures),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -43,13 +44,24 @@ int cv_cli_exit_code(enum cv_status_id id)
     }
 }
 
+/* What the tables suggest is for callers over HTTP and for files; here it may be neither. */
+static const char *suggest(enum cv_status_id id, const struct cv_error *error)
+{
+    if (id == CV_AUTH_MISSING)
+        return "`culvert token --help` tells how to make one, if the relay is yours.";
+    if (error && error->sys_errno == EADDRINUSE)
+        return "Another program listens there; `ss -ltnp` shows which. Stop it or take another "
+               "port.";
+    return cv_status_suggestion(id);
+}
+
 void cv_cli_complain(enum cv_status_id id, const struct cv_error *error)
 {
     const char *detail = error && error->detail[0] ? error->detail : cv_status_text(id);
     const char *code = cv_status_code(id);
+    const char *suggestion = suggest(id, error);
     (void)fprintf(stderr, "culvert: %s%s%s%s\n%s%s", detail, code[0] ? " (" : "", code,
-                  code[0] ? ")" : "", cv_status_suggestion(id),
-                  cv_status_suggestion(id)[0] ? "\n" : "");
+                  code[0] ? ")" : "", suggestion, suggestion[0] ? "\n" : "");
 }
 
 void cv_cli_print_problems(const struct cv_problems *problems)

@@ -148,8 +148,8 @@ void cv_client_end(struct cv_client *client, struct cv_status why, const struct 
         cv_log(&client->log, CV_LOG_INFO, "agent", "stopped", "stopped");
     else
         cv_log(&client->log, CV_LOG_ERROR, "agent", "gave_up",
-               error && error->detail[0] ? "it makes no sense to go on" : cv_status_text(why.id),
-               CV_F_ERROR(error), CV_F_STR("suggestion", cv_status_suggestion(why.id)));
+               error && error->detail[0] ? "giving up" : cv_status_text(why.id), CV_F_ERROR(error),
+               CV_F_STR("suggestion", cv_status_suggestion(why.id)));
     cv_worker_stop(client->worker);
 }
 

@@ -39,22 +39,37 @@ const struct cv_command cv_cli_config_command = {
     .option_count = sizeof options / sizeof options[0],
 };
 
-/* Rules across settings, such as TLS beside public addresses, belong to the start, where flags may
- * add what is missing; here every setting is checked by itself. */
-static struct cv_status load(const struct cv_schema *schema, void *values,
-                             const struct values *options_given, struct cv_problems *problems)
+/* Every rule that holds at the start, such as TLS beside public addresses. */
+static int check(bool is_agent, const struct cv_config_sources *sources,
+                 struct cv_problems *problems)
 {
-    struct cv_config_sources sources = {.path = options_given->config_path,
-                                        .env = (const char *const *)environ,
-                                        .is_dev = options_given->is_dev};
-    return cv_settings_load(schema, values, &sources, problems);
+    struct cv_relay_config *relay = NULL;
+    struct cv_agent_config *agent = NULL;
+    struct cv_status status = is_agent ? cv_agent_config_load(sources, &agent, problems)
+                                       : cv_relay_config_load(sources, &relay, problems);
+    cv_agent_config_free(&agent);
+    cv_relay_config_free(&relay);
+    if (!cv_is_ok(status))
+        return CV_EXIT_FAILED;
+    (void)printf("%s: good, %s settings\n", sources->path ? sources->path : "environment",
+                 is_agent ? "agent" : "relay");
+    return CV_EXIT_OK;
 }
 
-static int show(const struct cv_schema *schema, const void *values)
+/* What is there so far, whether it is enough for a start or not. */
+static int show(const struct cv_schema *schema, const struct cv_config_sources *sources,
+                struct cv_problems *problems)
 {
+    union {
+        struct cv_relay_config relay;
+        struct cv_agent_config agent;
+    } values = {0};
     struct cv_buf text;
     cv_buf_init(&text, 1024 * 1024);
-    struct cv_status status = cv_settings_show(schema, values, true, &text);
+    struct cv_status status = cv_settings_load(schema, &values, sources, problems);
+    if (cv_is_ok(status))
+        status = cv_settings_show(schema, &values, true, &text);
+    cv_settings_done(schema, &values);
     (void)fwrite(cv_buf_head(&text), 1, cv_buf_len(&text), stdout);
     cv_buf_done(&text);
     return cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED;
@@ -64,10 +79,6 @@ int cv_cli_config(int argc, const char *const *argv)
 {
     struct values given = {0};
     struct cv_parsed parsed;
-    union {
-        struct cv_relay_config relay;
-        struct cv_agent_config agent;
-    } values = {0};
     int exit_code;
     if (!cv_cli_parse(&cv_cli_config_command, argc, argv, &given, &parsed, &exit_code))
         return exit_code;
@@ -78,18 +89,14 @@ int cv_cli_config(int argc, const char *const *argv)
     }
     const struct cv_schema *schema =
         given.config_path ? cv_config_kind(given.config_path) : &cv_relay_schema;
+    struct cv_config_sources sources = {
+        .path = given.config_path, .env = (const char *const *)environ, .is_dev = given.is_dev};
     struct cv_problems problems;
     cv_problems_init(&problems);
-    struct cv_status status = load(schema, &values, &given, &problems);
-    exit_code = cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED;
-    if (!cv_is_ok(status))
+    exit_code = is_check ? check(schema == &cv_agent_schema, &sources, &problems)
+                         : show(schema, &sources, &problems);
+    if (problems.count)
         cv_cli_print_problems(&problems);
-    else if (is_check)
-        (void)printf("%s: good, %s settings\n",
-                     given.config_path ? given.config_path : "environment", schema->name);
-    else
-        exit_code = show(schema, &values);
     cv_problems_done(&problems);
-    cv_settings_done(schema, &values);
     return exit_code;
 }

@@ -163,7 +163,7 @@ static void say_start(const struct demo *demo)
 static void say_how_to_go_on(const struct demo *demo)
 {
     (void)printf(
-        "\n\nThe same by hand, from another terminal:\n\n"
+        "\n\nThe same by hand, from another terminal while this runs:\n\n"
         "  export TOKEN=%s\n"
         "  curl -N -H \"Authorization: Bearer $TOKEN\" %s/t/" DEMO_TUNNEL "/api/chat -d "
         "'{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello!\"}]}'\n\n"
@@ -171,7 +171,11 @@ static void say_how_to_go_on(const struct demo *demo)
         "  export OPENAI_BASE_URL=%s/t/" DEMO_TUNNEL "/v1\n"
         "  export OPENAI_API_KEY=$TOKEN\n\n",
         demo->token, demo->base, demo->model_name, demo->base);
-    if (!demo->values.is_once)
+    if (demo->values.is_once)
+        (void)printf(
+            "With --once all of it ends now; `culvert demo` stays and makes a tunnel and a "
+            "token to use.\n");
+    else
         (void)printf("The token holds for 24 hours, the tunnel until you press Ctrl-C.\n");
     (void)fflush(stdout);
 }

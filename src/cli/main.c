@@ -18,12 +18,21 @@ static const struct entry entries[] = {CV_CLI_COMMANDS(ENTRY)};
 
 enum { ENTRY_COUNT = sizeof entries / sizeof entries[0] };
 
+static const struct entry *find(const char *name)
+{
+    for (size_t i = 0; i < ENTRY_COUNT; i++)
+        if (strcmp(entries[i].command->name, name) == 0)
+            return &entries[i];
+    return NULL;
+}
+
 static void print_help(FILE *to)
 {
-    (void)fprintf(to,
-                  "Usage: culvert COMMAND [OPTION]...\n"
-                  "Reach a service on a machine that accepts no connections, from the cloud.\n\n"
-                  "Commands:\n");
+    (void)fprintf(
+        to,
+        "Usage: culvert COMMAND [OPTION]...\n"
+        "Reach a service on a machine that accepts no connections, through a relay of yours.\n\n"
+        "Commands:\n");
     for (size_t i = 0; i < ENTRY_COUNT; i++)
         (void)fprintf(to, "  %-8s  %s\n", entries[i].command->name, entries[i].command->summary);
     (void)fprintf(to, "\n`culvert COMMAND --help` explains a command, with examples. To see it all "
@@ -49,14 +58,18 @@ int main(int argc, char **argv)
         return CV_EXIT_USAGE;
     }
     const char *name = words[1];
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+    static const char *const ask[] = {"--help"};
+    bool is_help = strcmp(name, "help") == 0;
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || (is_help && argc == 2)) {
         print_help(stdout);
         return CV_EXIT_OK;
     }
+    if (is_help) {
+        const struct entry *entry = find(words[2]);
+        return entry ? entry->run(1, ask) : complain_unknown(words[2]);
+    }
     if (strcmp(name, "--version") == 0)
         name = "version";
-    for (size_t i = 0; i < ENTRY_COUNT; i++)
-        if (strcmp(entries[i].command->name, name) == 0)
-            return entries[i].run(argc - 2, words + 2);
-    return complain_unknown(name);
+    const struct entry *entry = find(name);
+    return entry ? entry->run(argc - 2, words + 2) : complain_unknown(name);
 }

@@ -75,8 +75,7 @@ static struct cv_status unknown_long(struct parse *p, struct cv_slice name)
     if (nearest)
         return cv_fail(p->error, CV_USAGE, "there is no option --%.*s; did you mean --%s?", shown,
                        (const char *)name.data, nearest);
-    return cv_fail(p->error, CV_USAGE, "there is no option --%.*s; see culvert %s --help", shown,
-                   (const char *)name.data, p->command->name);
+    return cv_fail(p->error, CV_USAGE, "there is no option --%.*s", shown, (const char *)name.data);
 }
 
 static struct cv_status too_many(struct parse *p, const char *what)
@@ -155,8 +154,8 @@ static struct cv_status parse_short(struct parse *p, const char *word, const cha
             if (p->command->options[i].letter == *letter)
                 option = &p->command->options[i];
         if (!option)
-            return cv_fail(p->error, CV_USAGE, "there is no option -%c; see culvert %s --help",
-                           isprint((unsigned char)*letter) ? *letter : '?', p->command->name);
+            return cv_fail(p->error, CV_USAGE, "there is no option -%c",
+                           isprint((unsigned char)*letter) ? *letter : '?');
         if (option->argument && letter[1])
             return take(p, option, letter + 1);
         if (option->argument && !next)
@@ -176,8 +175,7 @@ static struct cv_status check_operands(struct parse *p)
         return cv_fail(p->error, CV_USAGE, "something is missing: culvert %s %s", command->name,
                        command->operands);
     if (p->parsed->operand_count > command->operand_max && command->operand_max == 0)
-        return cv_fail(p->error, CV_USAGE, "culvert %s takes options only; see culvert %s --help",
-                       command->name, command->name);
+        return cv_fail(p->error, CV_USAGE, "culvert %s takes options only", command->name);
     if (p->parsed->operand_count > command->operand_max)
         return cv_fail(p->error, CV_USAGE, "there is one word too many: culvert %s %s",
                        command->name, command->operands);

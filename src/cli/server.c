@@ -47,6 +47,15 @@ const struct cv_command cv_cli_server_command = {
     .option_count = sizeof options / sizeof options[0],
 };
 
+static void say_failed(struct cv_log *log, struct cv_status status, const struct cv_error *error)
+{
+    static const char message[] = "the relay cannot start";
+    if (error->detail[0])
+        cv_log(log, CV_LOG_ERROR, "relay", "start_failed", message, CV_F_ERROR(error));
+    else
+        cv_log(log, CV_LOG_ERROR, "relay", "start_failed", message, CV_F_STATUS(status));
+}
+
 static int serve(const struct cv_relay_config *config, bool is_dev, const char *state_dir)
 {
     struct cv_log log;
@@ -66,8 +75,7 @@ static int serve(const struct cv_relay_config *config, bool is_dev, const char *
     if (cv_is_ok(status))
         cv_relay_serve(&relay);
     else
-        cv_log(&log, CV_LOG_ERROR, "relay", "start_failed", "the relay cannot start",
-               CV_F_STATUS(status), CV_F_STR("detail", error.detail));
+        say_failed(&log, status, &error);
     cv_net_done();
     cv_log_done(&log);
     return cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED;

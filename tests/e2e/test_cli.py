@@ -122,6 +122,22 @@ def test_output_that_is_no_terminal_has_no_colours(world):
         assert "\x1b" not in done.stdout + done.stderr
 
 
+def test_help_of_a_command_is_asked_for_either_way(run):
+    assert run("help", "http", check=0).stdout == run("http", "--help", check=0).stdout
+    assert "server" in run("help", "servr").stderr
+
+
+@pytest.mark.parametrize("words", [["server", "--dev", "--listen"], ["forward"]])
+def test_a_port_in_use_is_told_whoever_uses_it(world, words):
+    """SO_REUSEPORT must not let a second relay take every other connection of the first."""
+    relay = world.relay()
+    more = [] if words[0] == "server" else ["home", "--server", relay.url]
+    done = world.run(*words, f"127.0.0.1:{relay.port}", *more,
+                     env={"CULVERT_TOKEN": world.token()})
+    assert done.returncode == 1, done.stderr
+    assert "Address already in use" in done.stderr
+
+
 def test_token_prints_nothing_but_the_token(run):
     done = run("token", "--dev", "--sub", "alice", check=0)
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
@@ -129,16 +145,31 @@ def test_token_prints_nothing_but_the_token(run):
 
 # -- configuration ---------------------------------------------------------------------------------
 
-def check(world, text):
+def check(world, text, *flags):
     path = world.write("culvert.yaml", text)
-    return world.run("config", "check", "-c", path), path
+    return world.run("config", "check", "-c", path, *flags), path
 
 
 def test_a_good_configuration_passes(world):
-    done, _ = check(world, "listen: ['127.0.0.1:8080']\nworkers: 2\nlog: {level: debug}\n")
+    done, _ = check(world, "listen: ['127.0.0.1:8080']\nworkers: 2\nlog: {level: debug}\n", "--dev")
     assert done.returncode == 0, done.stderr + done.stdout
     done, _ = check(world, "server: wss://relay.example\ntunnels:\n  - {name: home, target: '80'}\n")
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_config_check_says_what_the_start_would_say(world):
+    done, path = check(world, "trusted_proxy: ::1\nauth: {jwks_file: j.json}\n")
+    assert done.returncode == 1
+    assert "auth.issuer is missing" in done.stderr and "auth.audience is missing" in done.stderr
+    started = world.run("server", "-c", path)
+    assert started.returncode == 1 and started.stderr == done.stderr
+
+
+def test_a_bad_agent_file_is_not_taken_for_a_relay_s(world):
+    done, _ = check(world, "server: wss://relay.example\ntunnels:\n"
+                           "  - {name: Home, target: 'a:b', preset: x}\n")
+    assert done.returncode == 1 and "no setting" not in done.stderr, done.stderr
+    assert "tunnels[0].preset" in done.stderr
 
 
 @pytest.mark.parametrize("text, line, key, words", [
