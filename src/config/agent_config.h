@@ -46,7 +46,8 @@
 
 #define CV_AGENT_SETTINGS(X)                                                                       \
     X(server, "server", URL, "", CV_CHOICES("wss|ws|https|http"), NULL, 0,                         \
-      "The relay.", "wss://relay.example.org")                                                     \
+      "The relay. ws:// and http:// are for relays on this machine. The path is /tunnel unless "   \
+      "the URL has one.", "wss://relay.example.org")                                               \
     X(token_file, "token_file", PATH, "", CV_ANY, NULL, 0,                                         \
       "File with the token, read again when it changes. CULVERT_TOKEN goes before it.",            \
       "/run/secrets/culvert-token")                                                                \
@@ -113,14 +114,15 @@
     X(reconnect_initial_ms, "reconnect.initial", DURATION, "250ms", CV_RANGE(10, 1 * CV_MINUTES),  \
       NULL, 0, "Longest wait after the first failed try; it doubles with each.", "1s")             \
     X(reconnect_max_ms, "reconnect.max", DURATION, "60s", CV_RANGE(100, 1 * CV_HOURS), NULL, 0,    \
-      "Longest wait between tries.", "30s")                                                        \
+      "Longest wait between tries in the long run; it is 500ms in the first minute and 4s in the " \
+      "ten after it.", "30s")                                                                      \
     X(reconnect_max_attempts, "reconnect.max_attempts", INT, "0", CV_RANGE(0, 1000000), NULL, 0,   \
       "Give up after so many failed tries in a row; 0 goes on.", "10")                             \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the agent is told to stop.", "30s")        \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
-      CV_SETTING_LIVE, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
+      0, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
     X(log_format, "log.format", ENUM, "auto", CV_CHOICES("auto|json|text"), "LOG_FORMAT", 0,       \
       "One JSON object a line, or text; auto is text on a terminal.", "json")
 /* clang-format on */

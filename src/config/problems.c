@@ -63,7 +63,8 @@ struct cv_status cv_problems_print(const struct cv_problems *problems, struct cv
         CV_RETURN_IF_ERROR(cv_buf_append_str(out, p->where));
         if (p->line)
             CV_RETURN_IF_ERROR(cv_buf_printf(out, ":%u", p->line));
-        CV_RETURN_IF_ERROR(cv_buf_printf(out, ": %s%s%s\n", p->key, p->key[0] ? " " : "", p->text));
+        bool is_apart = p->key[0] && p->text[0] != '['; /* "tunnels" and "[1].target is …" */
+        CV_RETURN_IF_ERROR(cv_buf_printf(out, ": %s%s%s\n", p->key, is_apart ? " " : "", p->text));
     }
     if (problems->unlisted)
         CV_RETURN_IF_ERROR(cv_buf_printf(out, "and %zu more\n", problems->unlisted));

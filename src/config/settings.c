@@ -301,8 +301,7 @@ struct cv_status cv_settings_load(const struct cv_schema *schema, void *values,
     CV_RETURN_IF_ERROR(apply_env(schema, values, sources->env, problems));
     for (size_t i = 0; i < sources->override_count; i++)
         CV_RETURN_IF_ERROR(apply_override(schema, values, &sources->overrides[i], problems));
-    if (problems->count + problems->unlisted == before) /* else a refused flag would be missing */
-        check_records(schema, values, problems);
+    check_records(schema, values, problems);
     CV_RETURN_IF_ERROR(file);
     return cv_status(problems->count + problems->unlisted > before ? CV_CONFIG : CV_OK);
 }

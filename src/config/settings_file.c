@@ -225,6 +225,15 @@ struct cv_status cv_settings_add_record(const struct cv_setting *setting, void *
     return status;
 }
 
+/* What was refused is not set either, but it is not missing. */
+static bool is_told(const struct cv_problems *problems, const char *key)
+{
+    for (size_t i = 0; i < problems->count; i++)
+        if (strcmp(problems->items[i].key, key) == 0)
+            return true;
+    return false;
+}
+
 void cv_settings_check_record(const struct cv_schema *schema, const void *record, const char *where,
                               unsigned line, const char *prefix, struct cv_problems *problems)
 {
@@ -234,6 +243,7 @@ void cv_settings_check_record(const struct cv_schema *schema, const void *record
             continue;
         char key[KEY_MAX];
         (void)snprintf(key, sizeof key, "%s%s", prefix, setting->key);
-        cv_problems_add(problems, where, line, key, "", "is missing");
+        if (!is_told(problems, key))
+            cv_problems_add(problems, where, line, key, "", "is missing");
     }
 }

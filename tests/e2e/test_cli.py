@@ -169,7 +169,7 @@ def test_a_bad_agent_file_is_not_taken_for_a_relay_s(world):
     done, _ = check(world, "server: wss://relay.example\ntunnels:\n"
                            "  - {name: Home, target: 'a:b', preset: x}\n")
     assert done.returncode == 1 and "no setting" not in done.stderr, done.stderr
-    assert "tunnels[0].preset" in done.stderr
+    assert "tunnels[0].preset" in done.stderr and "is missing" not in done.stderr
 
 
 @pytest.mark.parametrize("text, line, key, words", [
