@@ -40,9 +40,9 @@
       "A request may take this long altogether; 0 has no limit. Without it the relay's.", "30m")   \
     X(concurrency, "concurrency", INT, "0", CV_RANGE(0, 1000), NULL, 0,                            \
       "Requests that the service gets at once, others wait; 0 sets no limit of its own.", "4")     \
-    X(authorization, "authorization", ENUM, "drop", CV_CHOICES("drop|pass"), NULL, 0,              \
-      "pass: the service gets the consumer's Authorization header, and the relay's token is "      \
-      "expected in Culvert-Authorization.", "pass")
+    X(authorization, "authorization", ENUM, "pass", CV_CHOICES("pass|drop"), NULL, 0,              \
+      "pass: the service gets the consumer's Authorization where the relay's token came in "       \
+      "Culvert-Authorization instead. drop: it never does.", "drop")
 
 #define CV_AGENT_SETTINGS(X)                                                                       \
     X(server, "server", URL, "", CV_CHOICES("wss|ws|https|http"), NULL, 0,                         \

@@ -168,12 +168,14 @@ static struct cv_status write_target(struct cv_consumer *c, struct cv_buf *out)
     return status;
 }
 
-/* Authorization is the service's own when the relay's token came elsewhere. What the tunnel wants
- * cannot change that: a token that the relay took from Authorization goes no further. */
+/* Authorization is the service's own when the relay's token came elsewhere; a token that the relay
+ * took from Authorization goes no further, whatever the tunnel wants. */
 static bool is_passing_authorization(const struct cv_consumer *c)
 {
     const struct cv_slice *token = cv_http_find(&c->head, "Culvert-Authorization");
     const struct cv_slice *other = cv_http_find(&c->head, "Authorization");
+    if (!c->x.route.spec->passes_authorization)
+        return false;
     if (!token)
         return c->owner != NULL;
     return other && !cv_slice_equal_nocase(*token, *other);

@@ -19,6 +19,7 @@ static struct cv_tunnel_spec *spec_new(void)
         atomic_init(&spec->refs, 1);
         (void)cv_slice_to_str(cv_slice_str("localhost"), spec->host, sizeof spec->host);
         (void)cv_slice_to_str(cv_slice_str("none"), spec->preset, sizeof spec->preset);
+        spec->passes_authorization = true;
     }
     return spec;
 }
@@ -152,7 +153,7 @@ static struct cv_status parse_object(const json_t *object, struct cv_tunnel_spec
     const json_t *pass = json_object_get(object, "pass_authorization");
     if (pass && !json_is_boolean(pass))
         return cv_fail(error, CV_INVALID, "pass_authorization is true or false");
-    spec->passes_authorization = json_is_true(pass);
+    spec->passes_authorization = !json_is_false(pass);
     const json_t *allow = json_object_get(object, "allow");
     return allow ? parse_rules(allow, spec, error) : cv_ok();
 }

@@ -36,8 +36,7 @@ struct cv_tunnel_spec {
     uint32_t idle_ms;
     uint32_t total_ms;
     bool has_timers[3];        /* first_byte, idle, total were given (0 then means off) */
-    bool passes_authorization; /* the consumer's Authorization goes through (its token came
-                                  elsewhere) */
+    bool passes_authorization; /* beside Culvert-Authorization */
 };
 
 /* Parses the JSON object; *spec has one reference, to be given back with unref. CV_INVALID with a

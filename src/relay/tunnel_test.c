@@ -122,13 +122,13 @@ static void members_and_their_defaults(void **state)
     assert_string_equal(spec->preset, "none");
     assert_int_equal(spec->rule_count, 0);
     assert_false(spec->has_timers[0] || spec->has_timers[1] || spec->has_timers[2]);
-    assert_false(spec->passes_authorization);
+    assert_true(spec->passes_authorization);
     cv_tunnel_spec_unref(&spec);
     assert_null(spec);
 
     spec = parse("{\"name\":\"db\",\"kind\":\"tcp\",\"host\":\"[::1]:5432\",\"preset\":\"ollama\","
                  "\"concurrency\":3,\"first_byte_ms\":0,\"idle_ms\":5,\"total_ms\":86400000,"
-                 "\"pass_authorization\":true,\"allow\":[]}");
+                 "\"pass_authorization\":false,\"allow\":[]}");
     assert_int_equal(spec->kind, CV_TUNNEL_TCP);
     assert_string_equal(spec->host, "[::1]:5432");
     assert_string_equal(spec->preset, "ollama");
@@ -137,7 +137,7 @@ static void members_and_their_defaults(void **state)
     assert_int_equal(spec->first_byte_ms, 0);
     assert_int_equal(spec->idle_ms, 5);
     assert_int_equal(spec->total_ms, 86400000);
-    assert_true(spec->passes_authorization);
+    assert_false(spec->passes_authorization);
     struct cv_tunnel_spec *other = cv_tunnel_spec_ref(spec);
     cv_tunnel_spec_unref(&spec);
     assert_string_equal(other->name, "db");
@@ -167,7 +167,7 @@ static void what_makes_specs_the_same(void **state)
         "{\"name\":\"home\",\"kind\":\"tcp\"}",
         "{\"name\":\"home\",\"host\":\"h\"}",
         "{\"name\":\"home\",\"preset\":\"p\"}",
-        "{\"name\":\"home\",\"pass_authorization\":true}",
+        "{\"name\":\"home\",\"pass_authorization\":false}",
     };
     for (size_t i = 0; i < COUNT(texts); i++)
         for (size_t j = 0; j < COUNT(texts); j++) {

@@ -104,6 +104,17 @@ struct cv_status cv_link_control_send(struct cv_link *link, const struct cv_link
 
 /* ---- time ---- */
 
+static bool has_unsent(const struct cv_link *link)
+{
+    return cv_buf_len(cv_conn_out(link->conn)) || cv_link_seq_unframed(&link->seq).len;
+}
+
+/* How long bytes may wait for a peer that takes none, whatever it says meanwhile. */
+static uint64_t stall_ms(const struct cv_link *link)
+{
+    return (uint64_t)link->options.ping_interval_ms + link->options.pong_timeout_ms;
+}
+
 static uint64_t next_deadline(const struct cv_link *link)
 {
     uint64_t due = cv_ssh_deadline(link->ssh);
@@ -111,6 +122,8 @@ static uint64_t next_deadline(const struct cv_link *link)
                                        : link->last_rx_ms + link->options.ping_interval_ms;
     if (ping < due)
         due = ping;
+    if (has_unsent(link) && link->taken_ms + stall_ms(link) < due)
+        due = link->taken_ms + stall_ms(link);
     return link->seq.ack_due_ms < due ? link->seq.ack_due_ms : due;
 }
 
@@ -123,6 +136,18 @@ static void arm_timer(struct cv_link *link)
     if (!cv_is_ok(
             cv_worker_timer_start(link->worker, &link->timer, due > now_ms ? due - now_ms : 0)))
         link_fail(link, cv_status(CV_NO_MEMORY), "no memory for a timer");
+}
+
+/* A peer that sends but never reads would hold what waits for it for ever. */
+static void check_reading(struct cv_link *link, uint64_t now_ms)
+{
+    uint64_t taken = cv_conn_progress(link->conn);
+    if (taken != link->taken || !has_unsent(link)) {
+        link->taken = taken;
+        link->taken_ms = now_ms;
+    } else if (now_ms - link->taken_ms >= stall_ms(link)) {
+        link_fail(link, cv_status(CV_WS_POLICY), "the peer does not read");
+    }
 }
 
 static void check_life(struct cv_link *link, uint64_t now_ms)
@@ -149,6 +174,7 @@ static void on_timer(void *arg)
     link_set_room(link);
     if (now_ms >= cv_ssh_deadline(link->ssh))
         cv_ssh_tick(link->ssh, now_ms); /* the outcome comes from the next pump */
+    check_reading(link, now_ms);
     check_life(link, now_ms);
     link_touch(link);
 }
@@ -216,6 +242,8 @@ static void on_service(void *arg)
     if (!link_is_ending(link)) {
         acknowledge(link);
         frame_output(link, false);
+        if (!has_unsent(link))
+            link->taken_ms = cv_worker_now_ms(link->worker);
         arm_timer(link);
     }
     if (link_is_ending(link))
@@ -412,6 +440,7 @@ struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
                              .arg = arg,
                              .log = log,
                              .last_rx_ms = cv_worker_now_ms(worker),
+                             .taken_ms = cv_worker_now_ms(worker),
                              .state = {.def = &link_states, .on_change = on_state}};
     link->state.arg = link;
     cv_link_seq_init(&link->seq, options->is_culvert, options->replay_bytes);

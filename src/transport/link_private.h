@@ -55,6 +55,8 @@ struct cv_link {
     struct cv_defer service; /* end of the turn: frame, acknowledge, report */
     uint64_t last_rx_ms;
     uint64_t ping_sent_ms; /* 0: none is unanswered */
+    uint64_t taken;        /* cv_conn_progress when it was last looked at … */
+    uint64_t taken_ms;     /* … and when it last changed, or there was nothing to send */
     struct cv_status why;  /* set when closing */
     struct cv_error error;
     bool is_servicing;

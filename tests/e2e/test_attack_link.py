@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 import warnings
 
@@ -708,6 +709,44 @@ def test_streams_to_ones_own_http_tunnel_in_any_number(target):
             assert response.status == 200, response
     with target.attack():
         drive(run())
+
+
+def test_a_peer_that_sends_but_never_reads_is_closed(world):
+    """Signs of life do not help one that takes nothing of what waits for it."""
+    relay = world.relay(env={"WS_PING_INTERVAL": "1000", "WS_PONG_TIMEOUT": "1000"})
+    deaf = threading.Event()
+
+    def pump(source, sink, stops):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+                if stops and deaf.is_set():
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def bridge():
+            with contextlib.suppress(OSError):
+                ours = server.accept()[0]
+                theirs = socket.create_connection(("127.0.0.1", relay.port))
+                threading.Thread(target=pump, args=(ours, theirs, False), daemon=True).start()
+                pump(theirs, ours, True)
+        threading.Thread(target=bridge, daemon=True).start()
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}"
+        # The agent says something every second and does not mind that nothing comes back at first.
+        agent = world.http(relay, world.service().port, url=url,
+                           env={"CULVERT_SSH_KEEPALIVE_INTERVAL": "1s"})
+        deaf.set()
+        clients = [Client(relay.port, timeout=30) for _ in range(8)]
+        for client in clients:
+            client.sock.settimeout(1)
+            with contextlib.suppress(OSError):
+                client.send(b"POST /t/home/up HTTP/1.1\r\nHost: h\r\nContent-Length: 90000000\r\n"
+                            b"Authorization: Bearer " + world.token().encode() + b"\r\n\r\n"
+                            + b"x" * 6_000_000)
+        relay.wait_log(text="the peer does not read", timeout=10)
+        agent.kill()
+        for client in clients:
+            client.close()
 
 
 def test_a_peer_that_never_reads_while_consumers_upload(target):
