@@ -435,10 +435,10 @@ void cv_worker_free(struct cv_worker **pointer)
     struct cv_worker *worker = *pointer;
     if (!worker)
         return;
-    *pointer = NULL;
     assert(!worker->has_thread);
     if (worker->has_loop)
-        tear_down(worker);
+        tear_down(worker); /* runs callbacks, which may look at *pointer */
+    *pointer = NULL;
     pthread_mutex_destroy(&worker->mail_lock);
     free(worker->read_buffer);
     free(worker);

@@ -166,6 +166,31 @@ static void mail_waiting_at_stop_is_still_delivered(void **state)
     assert_int_equal(count, 3);
 }
 
+struct owner {
+    struct cv_worker *worker;
+    bool was_stopping;
+};
+
+static void look_at_worker(void *arg)
+{
+    struct owner *owner = arg;
+    owner->was_stopping = owner->worker && cv_worker_is_stopping(owner->worker);
+}
+
+/* As in a relay whose start fails half-way, such as on a port in use. */
+static void what_runs_while_a_worker_is_freed_still_has_it(void **state)
+{
+    (void)state;
+    struct owner owner = {0};
+    struct cv_mail mail;
+    assert_ok(cv_worker_new(0, &owner.worker, NULL));
+    cv_mail_init(&mail, look_at_worker, &owner);
+    assert_true(cv_worker_post(owner.worker, &mail));
+    cv_worker_free(&owner.worker);
+    assert_true(owner.was_stopping);
+    assert_null(owner.worker);
+}
+
 /* --- deferred work --- */
 
 struct later {
@@ -309,6 +334,7 @@ int main(void)
         cmocka_unit_test(a_timer_of_zero_restarted_from_itself_does_not_hang_the_loop),
         cmocka_unit_test(mail_from_many_threads_arrives_once_and_in_order),
         cmocka_unit_test(mail_waiting_at_stop_is_still_delivered),
+        cmocka_unit_test(what_runs_while_a_worker_is_freed_still_has_it),
         cmocka_unit_test(deferred_work_runs_once_and_next_turn_after_it),
         cmocka_unit_test(a_loop_of_deferrals_does_not_starve_timers),
         cmocka_unit_test(a_signal_is_seen_in_the_loop),

@@ -47,6 +47,8 @@ static void on_tick(void *arg)
 {
     struct cv_relay_worker *worker = arg;
     struct cv_relay *relay = worker->relay;
+    if (cv_worker_is_stopping(worker->worker)) /* also of a relay whose start failed half-way */
+        return;
     uint64_t now_ms = cv_worker_now_ms(worker->worker);
     if (cv_keysource_is_due(relay->keys, now_ms))
         cv_relay_fetch_keys(worker);
