@@ -337,7 +337,7 @@ struct cv_status cv_tls_client_session(struct cv_tls_client *client, const char 
                                        struct cv_tls_session **out, struct cv_error *error)
 {
     *out = NULL;
-    struct cv_tls_session *session;
+    struct cv_tls_session *session = NULL;
     CV_RETURN_IF_ERROR(session_new(client->ctx, fd, &session, error));
     if (!expect_host(session->ssl, host)) {
         cv_tls_session_free(&session);

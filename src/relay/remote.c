@@ -99,7 +99,8 @@ static bool post(struct cv_remote *remote, enum message_kind kind, size_t number
                        &message->mail))
         return true;
     free(message);
-    unref(remote);
+    /* Not unref: the caller has a reference of its own. */
+    (void)atomic_fetch_sub_explicit(&remote->refs, 1, memory_order_relaxed);
     return false;
 }
 
@@ -315,7 +316,7 @@ struct cv_status cv_remote_open(struct cv_relay_worker *worker, const struct cv_
                           sizeof remote->back.correlation);
     cv_buf_init(&remote->back.unsent, REMOTE_CREDIT);
     if (!post_plain(remote, TO_BACK_OPEN, 0)) {
-        unref(remote);
+        atomic_store_explicit(&remote->refs, 1, memory_order_relaxed); /* there is no back half */
         unref(remote);
         return cv_status(CV_SHUTTING_DOWN);
     }

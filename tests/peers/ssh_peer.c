@@ -273,8 +273,9 @@ static void start_work(struct peer *peer)
         cut_address(peer->open, host, &port);
         struct cv_ssh_channel *channel = cv_ssh_channel_open(
             peer->ssh, CV_SSH_DIRECT_TCPIP, cv_slice_str(host), port, cv_slice_str("127.0.0.1"), 1);
-        if (channel)
-            stream_new(peer, channel, -1)->is_generator = true;
+        struct stream *stream = channel ? stream_new(peer, channel, -1) : NULL;
+        if (stream)
+            stream->is_generator = true;
     }
 }
 
