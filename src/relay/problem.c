@@ -62,6 +62,8 @@ static void log_answer(const struct cv_consumer *c, enum cv_status_id id, enum c
                        const char *detail)
 {
     struct cv_log *log = c->worker->relay->log;
+    if (cv_status_http(id) == 401)
+        return; /* told as auth_failed, with the reason */
     enum cv_log_level level = cv_status_http(id) >= 500 ? CV_LOG_WARN : CV_LOG_INFO;
     char peer[CV_ADDR_TEXT_LEN];
     cv_log_limited(log, level, "http", "request_refused", cv_status_text(id),
