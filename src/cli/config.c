@@ -14,11 +14,13 @@
 struct values {
     const char *config_path;
     bool is_dev;
+    bool is_json;
 };
 
 static const struct cv_option options[] = {
     CV_OPT_TEXT(struct values, config_path, "config", 'c', "FILE", "The YAML file."),
     CV_OPT_FLAG(struct values, is_dev, "dev", 0, "Check as for `culvert server --dev`."),
+    CV_OPT_FLAG(struct values, is_json, "json", 0, "show: print JSON instead of YAML."),
     CV_OPT_HELP,
 };
 
@@ -58,7 +60,7 @@ static int check(bool is_agent, const struct cv_config_sources *sources,
 
 /* What is there so far, whether it is enough for a start or not. */
 static int show(const struct cv_schema *schema, const struct cv_config_sources *sources,
-                struct cv_problems *problems)
+                bool is_json, struct cv_problems *problems)
 {
     union {
         struct cv_relay_config relay;
@@ -68,7 +70,10 @@ static int show(const struct cv_schema *schema, const struct cv_config_sources *
     cv_buf_init(&text, 1024 * 1024);
     struct cv_status status = cv_settings_load(schema, &values, sources, problems);
     if (cv_is_ok(status))
-        status = cv_settings_show(schema, &values, true, &text);
+        status = is_json ? cv_settings_show_json(schema, &values, &text)
+                         : cv_settings_show(schema, &values, true, &text);
+    if (cv_is_ok(status) && is_json)
+        status = cv_buf_append_byte(&text, '\n');
     cv_settings_done(schema, &values);
     (void)fwrite(cv_buf_head(&text), 1, cv_buf_len(&text), stdout);
     cv_buf_done(&text);
@@ -94,7 +99,7 @@ int cv_cli_config(int argc, const char *const *argv)
     struct cv_problems problems;
     cv_problems_init(&problems);
     exit_code = is_check ? check(schema == &cv_agent_schema, &sources, &problems)
-                         : show(schema, &sources, &problems);
+                         : show(schema, &sources, given.is_json, &problems);
     if (problems.count)
         cv_cli_print_problems(&problems);
     cv_problems_done(&problems);

@@ -146,6 +146,72 @@ struct cv_status cv_settings_show(const struct cv_schema *schema, const void *va
     return show_all(schema, values, "", has_origins, out);
 }
 
+/* RFC 8259 §7. */
+static struct cv_status json_text(struct cv_slice text, struct cv_buf *out)
+{
+    CV_RETURN_IF_ERROR(cv_buf_append_byte(out, '"'));
+    for (size_t i = 0; i < text.len; i++) {
+        uint8_t c = text.data[i];
+        if (c < 0x20)
+            CV_RETURN_IF_ERROR(cv_buf_printf(out, "\\u%04x", c));
+        else if (c == '"' || c == '\\')
+            CV_RETURN_IF_ERROR(cv_buf_printf(out, "\\%c", c));
+        else
+            CV_RETURN_IF_ERROR(cv_buf_append_byte(out, c));
+    }
+    return cv_buf_append_byte(out, '"');
+}
+
+static struct cv_status json_item(const struct cv_setting *setting, const void *values, size_t item,
+                                  struct cv_buf *out)
+{
+    struct cv_buf text;
+    cv_buf_init(&text, CV_CONFIG_VALUE_MAX + 32);
+    struct cv_status status = cv_setting_print(setting, values, item, &text);
+    bool is_bare = setting->kind == CV_KIND_BOOL || setting->kind == CV_KIND_INT;
+    if (cv_is_ok(status))
+        status = is_bare ? cv_buf_append_slice(out, cv_buf_slice(&text))
+                         : json_text(cv_buf_slice(&text), out);
+    cv_buf_done(&text);
+    return status;
+}
+
+static struct cv_status json_value(const struct cv_setting *setting, const void *values,
+                                   struct cv_buf *out)
+{
+    const void *field = cv_setting_field_const(setting, values);
+    bool is_records = setting->kind == CV_KIND_RECORDS;
+    if (!is_records && !cv_kind_is_list(setting->kind))
+        return cv_setting_is_set(setting, values) ? json_item(setting, values, 0, out)
+                                                  : cv_buf_append_str(out, "null");
+    size_t count = is_records ? ((const struct cv_records *)field)->count
+                              : ((const struct cv_strings *)field)->count;
+    CV_RETURN_IF_ERROR(cv_buf_append_str(out, "["));
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            CV_RETURN_IF_ERROR(cv_buf_append_str(out, ", "));
+        CV_RETURN_IF_ERROR(
+            is_records
+                ? cv_settings_show_json(setting->record,
+                                        (const char *)((const struct cv_records *)field)->items +
+                                            i * setting->record->size,
+                                        out)
+                : json_item(setting, values, i, out));
+    }
+    return cv_buf_append_str(out, "]");
+}
+
+struct cv_status cv_settings_show_json(const struct cv_schema *schema, const void *values,
+                                       struct cv_buf *out)
+{
+    for (size_t i = 0; i < schema->count; i++) {
+        const struct cv_setting *setting = &schema->settings[i];
+        CV_RETURN_IF_ERROR(cv_buf_printf(out, "%s\n  \"%s\": ", i ? "," : "{", setting->key));
+        CV_RETURN_IF_ERROR(json_value(setting, values, out));
+    }
+    return cv_buf_append_str(out, "\n}");
+}
+
 static struct cv_status doc_row(const struct cv_setting *setting, bool has_env, struct cv_buf *out)
 {
     char expected[CV_EXPECTED_MAX];

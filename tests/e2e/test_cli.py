@@ -207,6 +207,16 @@ def test_flags_go_before_environment_before_file(world):
     assert re.search(r"level: \"?error", shown)
 
 
+def test_config_show_as_json(world):
+    path = world.write("agent.yaml", "server: wss://relay.example\ntunnels:\n"
+                                     "  - {name: home, target: '80', allow: ['GET /a\"b']}\n")
+    shown = json.loads(world.run("config", "show", "--json", "-c", path, check=0).stdout)
+    assert shown["server"] == "wss://relay.example" and shown["ws.ping_interval"] == "30s"
+    assert shown["tunnels"][0]["allow"] == ['GET /a"b'] and shown["token_file"] is None
+    shown = json.loads(world.run("config", "show", "--json", check=0).stdout)
+    assert shown["workers"] == 0 and shown["ssh.compression"] is False
+
+
 def test_a_bad_environment_value_is_named(world):
     done = world.run("server", "--dev", "--listen", f"127.0.0.1:{free_port()}",
                      env={"CULVERT_WS_PING_INTERVAL": "never"})
