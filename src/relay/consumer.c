@@ -88,6 +88,10 @@ static void on_client_due(struct cv_consumer *c)
             answer_no_request(c, CV_TIMEOUT_REQUEST, "the head came too slowly");
         break;
     case CONSUMER_EXCHANGE:
+        if (c->x.is_response_whole) {
+            consumer_request_done(c, false); /* the rest of the request came too slowly */
+            break;
+        }
         if (!c->x.is_request_whole && !c->is_blocked)
             exchange_fail(c, CV_TIMEOUT_REQUEST, CV_HOP_CONSUMER, "the body came too slowly");
         else if (cv_port_is_congested(&c->port) && cv_port_progress(&c->port) == c->progress)
@@ -386,7 +390,13 @@ static void on_eof(void *arg)
     case CONSUMER_MOVING:
         break;
     default:
-        if (!cv_port_is_socket(&c->port)) {
+        /* It has its answer: what it said before it left is still for the service. While reading
+         * rests there may be more of that in the socket; the end comes again behind it. */
+        if (c->x.is_response_whole && c->port.is_paused) {
+            c->is_eof = false;
+            break;
+        }
+        if (c->x.is_response_whole || !cv_port_is_socket(&c->port)) {
             consumer_process(c);
             break;
         }
