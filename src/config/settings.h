@@ -152,8 +152,8 @@ void cv_settings_env_name(const struct cv_setting *setting, char out[96]);
  * comment after each says where it came from. */
 struct cv_status cv_settings_show(const struct cv_schema *schema, const void *values,
                                   bool has_origins, struct cv_buf *out);
-/* Appends all values as one JSON object with flat keys ("ws.ping_interval"); numbers and booleans as
- * such, times and sizes as text with their unit, null for what is unset; secrets masked. */
+/* Appends all values as one JSON object with flat keys ("ws.ping_interval"); numbers and booleans
+ * as such, times and sizes as text with their unit, null for what is unset; secrets masked. */
 struct cv_status cv_settings_show_json(const struct cv_schema *schema, const void *values,
                                        struct cv_buf *out);
 /* Appends the reference of all settings as Markdown. */
