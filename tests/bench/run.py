@@ -87,7 +87,7 @@ def wrk(path, connections, seconds, close=False):
     errors = int(failed.group(1)) if failed else 0
     if broken:
         errors += int(broken.group(1)) + int(broken.group(4))
-    p99 = re.search(r"99%\s+(\S+)", text)
+    p99 = re.search(r"^\s+99%\s+(\S+)", text, re.M)
     return {"rate": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
             "cpu": 1000 * cpu / max(requests, 1), "p99": p99.group(1) if p99 else "-",
             "errors": errors}
