@@ -5,6 +5,7 @@
 #include "auth/dev.h"
 #include "auth/sign.h"
 #include "base/file.h"
+#include "base/tunnel_name.h"
 #include "cli/cli.h"
 #include "config/state_dir.h"
 #include "config/value.h"
@@ -81,7 +82,7 @@ static const char *check(const struct values *v, struct cv_token_request *reques
     if (v->tier && !cv_tier_from_name(cv_slice_str(v->tier), &request->tier))
         return "--tier is free, premium or enterprise";
     for (size_t i = 0; i < v->tunnels.count; i++)
-        if (!cv_value_is_tunnel_name(cv_slice_str(v->tunnels.items[i])))
+        if (!cv_tunnel_name_is_valid(cv_slice_str(v->tunnels.items[i])))
             return "--tunnel is a tunnel's name: a-z, 0-9 and inner -, 1 to 63 characters";
     request->ttl_s = (int64_t)(ttl_ms / 1000);
     request->issuer = v->issuer;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "config/setting_value.h"
 
+#include "base/tunnel_name.h"
+
 #include "config/value.h"
 
 #include <inttypes.h>
@@ -62,7 +64,7 @@ static bool check_string(const struct cv_setting *setting, struct cv_slice *text
     case CV_KIND_URL:
         return cv_value_is_url(*text, setting->choices, setting->flags & CV_SETTING_SECRET);
     case CV_KIND_TUNNEL_NAME:
-        return cv_value_is_tunnel_name(*text);
+        return cv_tunnel_name_is_valid(*text);
     default:
         return true;
     }

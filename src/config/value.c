@@ -200,18 +200,6 @@ bool cv_value_hostport(struct cv_slice text, struct cv_hostport *out)
     return true;
 }
 
-bool cv_value_is_tunnel_name(struct cv_slice text)
-{
-    if (text.len == 0 || text.len > 63)
-        return false;
-    for (size_t i = 0; i < text.len; i++) {
-        bool is_edge = i == 0 || i + 1 == text.len;
-        if (!is_lower_alnum(text.data[i]) && (text.data[i] != '-' || is_edge))
-            return false;
-    }
-    return true;
-}
-
 static bool has_zero_tail(const uint8_t *addr, unsigned bits, unsigned total)
 {
     for (unsigned bit = bits; bit < total; bit++)

@@ -37,9 +37,6 @@ bool cv_value_hostport(struct cv_slice text, struct cv_hostport *out);
 /* A host name (RFC 1123 §2.1) or an IPv4 address, without port, in any case. */
 bool cv_value_is_hostname(struct cv_slice text);
 
-/* A tunnel's name: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? */
-bool cv_value_is_tunnel_name(struct cv_slice text);
-
 /* "10.0.0.0/8", "::1/128", or a bare address, which is the network of that one address. Host bits
  * beyond the prefix must be zero. */
 struct cv_value_net {

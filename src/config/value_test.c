@@ -2,6 +2,7 @@
 #include "config/value.h"
 
 #include "base/test.h"
+#include "base/tunnel_name.h"
 #include "config/agent_config.h"
 
 static void durations_and_sizes(void **state)
@@ -96,7 +97,7 @@ static void urls_origins_names(void **state)
     assert_false(cv_value_is_origin(cv_slice_str("https://a.b/")));
     assert_false(cv_value_is_origin(cv_slice_str("null")));
     assert_false(cv_value_is_origin(cv_slice_str("HTTPS://a")));
-    assert_true(cv_value_is_tunnel_name(cv_slice_str("a-1")));
+    assert_true(cv_tunnel_name_is_valid(cv_slice_str("a-1")));
     static const char *const names[] = {
         "",
         "-a",
@@ -106,7 +107,7 @@ static void urls_origins_names(void **state)
         "a.b",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        assert_false(cv_value_is_tunnel_name(cv_slice_str(names[i])));
+        assert_false(cv_tunnel_name_is_valid(cv_slice_str(names[i])));
 }
 
 static void targets_and_rules(void **state)

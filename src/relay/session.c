@@ -56,11 +56,6 @@ unsigned cv_session_load(const struct cv_session *session)
     return atomic_load_explicit(&session->load, memory_order_relaxed);
 }
 
-bool cv_session_is_alive(const struct cv_session *session)
-{
-    return session->link != NULL;
-}
-
 void cv_session_close(struct cv_session *session, struct cv_status why, const char *message)
 {
     if (session->link)

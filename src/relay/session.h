@@ -32,7 +32,6 @@ const uint8_t *cv_session_agent_id(const struct cv_session *session); /* 16 byte
 unsigned cv_session_load(const struct cv_session *session); /* requests in flight, roughly */
 
 /* Own worker only. */
-bool cv_session_is_alive(const struct cv_session *session);
 void cv_session_close(struct cv_session *session, struct cv_status why, const char *message);
 
 /* Tells the agent that this relay stops within `after_ms`. */

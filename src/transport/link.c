@@ -476,11 +476,6 @@ struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
 
 /* ---- facts ---- */
 
-bool cv_link_is_culvert(const struct cv_link *link)
-{
-    return link->options.is_culvert;
-}
-
 size_t cv_link_streams(const struct cv_link *link)
 {
     return cv_ssh_channel_count(link->ssh);

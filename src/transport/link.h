@@ -98,7 +98,6 @@ struct cv_status cv_link_forward(struct cv_link *link, const char *host, uint32_
 /* Sends a control message; nothing on links that are not culvert.v1. */
 struct cv_status cv_link_control_send(struct cv_link *link, const struct cv_link_control *control);
 
-bool cv_link_is_culvert(const struct cv_link *link);
 size_t cv_link_streams(const struct cv_link *link); /* open or opening */
 size_t cv_link_max_streams(const struct cv_link *link);
 uint32_t cv_link_rtt_ms(const struct cv_link *link);   /* 0: unknown */
@@ -139,7 +138,6 @@ void cv_stream_set_ops(struct cv_stream *stream, const struct cv_stream_ops *ops
 /* Takes as much of `data` as can be sent now; returns how much. Less than all: on_writable follows.
  */
 size_t cv_stream_write(struct cv_stream *stream, struct cv_slice data);
-size_t cv_stream_writable(const struct cv_stream *stream);
 
 /* `len` bytes of on_data have left on the other side. */
 void cv_stream_consumed(struct cv_stream *stream, size_t len);

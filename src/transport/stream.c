@@ -314,14 +314,6 @@ size_t cv_stream_write(struct cv_stream *stream, struct cv_slice data)
     return cv_ssh_channel_write(stream->channel, data);
 }
 
-size_t cv_stream_writable(const struct cv_stream *stream)
-{
-    if (link_is_ending(stream->link))
-        return 0;
-    link_set_room(stream->link);
-    return cv_ssh_channel_writable(stream->channel);
-}
-
 void cv_stream_consumed(struct cv_stream *stream, size_t len)
 {
     if (!len || link_is_ending(stream->link))
