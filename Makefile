@@ -25,12 +25,12 @@ test: ## build, unit tests, end-to-end tests with real peers
 	@tools/deps build test
 	@tools/build $(BUILD) $(MESON_ARGS)
 	meson test -C $(BUILD) --no-rebuild --print-errorlogs
-	CULVERT_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest $(PYTEST_ARGS) tests/e2e
+	CULVERT_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest $(PYTEST_ARGS) tests
 
 test-long: ## the end-to-end tests that move gigabytes
 	@tools/deps build test
 	@tools/build $(BUILD) $(MESON_ARGS)
-	CULVERT_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -m long tests/e2e
+	CULVERT_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -m long tests
 
 bench: ## measure against OpenSSH and a direct connection; writes docs/performance.md
 	@tools/deps build bench

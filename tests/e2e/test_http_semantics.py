@@ -496,7 +496,7 @@ def test_locations_elsewhere_and_relative_ones_are_left_alone(shared_home):
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory):
-    from conftest import Scene
+    from scene import Scene
     from culvert import World
     world = World(tmp_path_factory.mktemp("public"))
     try:

@@ -12,7 +12,7 @@ from culvert import World, wait_for
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory):
     """A relay whose patience is short."""
-    from conftest import Scene
+    from scene import Scene
     world = World(tmp_path_factory.mktemp("limits"))
     try:
         yield Scene(world, relay_env={

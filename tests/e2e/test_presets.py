@@ -16,7 +16,7 @@ REFUSED = [("POST", "/api/pull"), ("POST", "/api/push"), ("POST", "/api/create")
 
 @pytest.fixture(scope="module")
 def ollama(tmp_path_factory):
-    from conftest import Scene
+    from scene import Scene
     world = World(tmp_path_factory.mktemp("presets"))
     try:
         yield Scene(world, agent_args=["--preset", "ollama"],

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures: a world per test, and worlds that a module's tests share where starting one for each
-would only take time."""
+"""Fixtures of every folder here: a world per test, and worlds that a module's tests share where
+starting one for each would only take time. The harness that they come from lies in e2e/; names of
+test files are unique over all folders."""
 import os
 import ssl
 import subprocess
@@ -9,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+for folder in ("e2e", "conformance"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 import culvert  # noqa: E402
 from culvert import World  # noqa: E402
+from scene import Scene  # noqa: E402
 
+pytest_plugins = ["clauses_plugin"]
 DEFAULT_WORKERS = int(os.environ.get("CULVERT_TEST_WORKERS", "2"))
 
 
@@ -56,24 +60,6 @@ def home(world):
 @pytest.fixture(scope="module")
 def shared_home(shared):
     return Scene(shared)
-
-
-class Scene:
-    def __init__(self, world, agent_args=(), agent_env=None, relay_args=(), relay_env=None,
-                 config=None, routes=None):
-        self.world = world
-        self.service = world.service(routes)
-        self.relay = world.relay(*relay_args, env=relay_env, config=config)
-        self.agent = world.http(self.relay, self.service.port, *agent_args, env=agent_env)
-        self.token = world.token("alice")
-
-    def fetch(self, target="/", method="GET", **kw):
-        kw.setdefault("token", self.token)
-        return self.relay.fetch(f"/t/home{target}", method=method, **kw)
-
-    def client(self, **kw):
-        from client import Client
-        return Client(self.relay.port, **kw)
 
 
 @pytest.fixture
