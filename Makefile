@@ -6,7 +6,7 @@ BUILD ?= build
 PYTHON ?= /usr/bin/python3
 PYTEST_ARGS ?= -n auto
 DEMO_ARGS ?=
-FUZZ_SECONDS ?= 30
+FUZZ_SECONDS ?= 60
 MESON_ARGS ?=
 
 .PHONY: all deps demo test test-long e2e bench lint coverage fuzz install clean help

@@ -5,7 +5,7 @@
  * 2. what is accepted, written anew as a proxy writes it and parsed again, means the same, and is
  *    accepted the second time.
  * The first byte chooses: bit 0 the direction, bits 1–2 what responses answer, the rest the pieces.
- * Built with libFuzzer, or (http_fuzz_main.c) with a small mutation loop that runs as a test.
+ * Seeds: tests/fuzz/corpus/http_fuzz, the rows of http_test_cases.h.
  */
 #include "proto/http/http_test_view.h"
 #include "proto/http/http_writer.h"
