@@ -4,7 +4,8 @@
  * on_accept → close drains the queue.
  *
  * Fails: any of the three calls (new); accept for want of descriptors or memory: rest, then go on.
- * An accept that fails for its one connection (ECONNABORTED and the like) is skipped.
+ * An accept that fails for its one connection (ECONNABORTED and the like) is skipped; one failure
+ * after the other (a firewall's EPERM, say) is no longer about one connection.
  */
 #include "net/listener.h"
 
@@ -131,10 +132,10 @@ static void rest(struct cv_listener *listener, int sys_errno)
         listener->ops->on_error(listener->arg, status, &error);
 }
 
-/* 1: accepted, 0: queue empty, -1: errno says what is wrong with the process. */
+/* 1: accepted, 0: queue empty, -1: errno says what is wrong with the process or its system. */
 static int accept_one(int listen_fd, int *fd, struct cv_addr *peer)
 {
-    for (;;) {
+    for (int tries = 0; tries < ACCEPTS_PER_TURN; tries++) {
         struct sockaddr_storage name;
         socklen_t len = sizeof name;
         *fd = accept4(listen_fd, (struct sockaddr *)&name, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -146,9 +147,10 @@ static int accept_one(int listen_fd, int *fd, struct cv_addr *peer)
             return 0;
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM ||
             errno == EBADF || errno == EINVAL)
-            return -1;
+            break;
         /* The rest is about that connection (accept(2), "Error handling"): next. */
     }
+    return -1;
 }
 
 static void on_poll(uv_poll_t *handle, int status, int events)
