@@ -7,19 +7,13 @@ import os
 import socket
 import threading
 import time
-import warnings
 
 import pytest
-from attack import UPGRADE, Pump, Target, close_code, environment, frame, reset, upgrade
+from attack import UPGRADE, Target, close_code, frame, reset, upgrade
 from client import Client
-from culvert import BIN, World, wait_for
+from culvert import World, wait_for
+from hostile import Boolean, Hostile, String, asyncssh, drive
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import asyncssh
-    from asyncssh.packet import Boolean, Byte, String, UInt32
-
-OPEN, CONFIRM, FAILURE, ADJUST, DATA, EXTENDED, EOF, CLOSE, REQUEST = range(90, 99)
 IDENT = b"SSH-2.0-attack\r\n"
 
 
@@ -181,180 +175,6 @@ def test_three_hundred_links_that_say_nothing_are_ended(target):
         assert time.monotonic() - started < 8
 
 
-# ---- SSH, by a client that is authenticated and hostile ----
-
-class Sink:
-    """A channel on which everything is taken and nothing is answered."""
-
-    def process_packet(self, pkttype, pktid, packet):
-        packet.get_remaining_payload()
-        return True
-
-    def log_received_packet(self, *_):
-        pass
-
-    def process_open_failure(self, *_):
-        pass
-
-    def process_connection_close(self, error):
-        pass
-
-
-class Hostile:
-    """asyncssh below its own rules: any message, and its answers unseen."""
-
-    def __init__(self, target, is_direct=False, **kw):
-        self.target = target
-        self.is_direct = is_direct
-        self.pump = None
-        self.kw = kw
-
-    async def __aenter__(self):
-        self.since = len(self.target.relay.records)
-        if self.is_direct:
-            self.pump = Pump(self.target)
-            host, way = "127.0.0.1", {"port": self.pump.port}
-        else:
-            host, way = "relay", {"proxy_command": [
-                *environment(self.target), str(BIN), "stdio", "--server", self.target.relay.url]}
-        self.connection = await asyncssh.connect(
-            host, username="alice", known_hosts=None, client_keys=None, config=None, **way,
-            **self.kw)
-        return self
-
-    def ignore_replies(self):
-        """What answers requests and opens that asyncssh knows nothing of."""
-        handlers = dict(type(self.connection)._packet_handlers)
-        for number in (81, 82):
-            handlers[number] = Sink.process_packet
-        self.connection._packet_handlers = handlers
-        self.connection._channels[0] = Sink()
-
-    async def __aexit__(self, *_):
-        self.connection.abort()
-        if self.pump:
-            self.pump.close()
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self.connection.wait_closed(), 5)
-
-    def send(self, number, *args):
-        self.connection.send_packet(number, *args)
-
-    async def ended(self, timeout=4):
-        """The relay has ended the link, for a reason of its own."""
-        await asyncio.wait_for(self.connection.wait_closed(), timeout)
-        down = wait_for(lambda: self.target.relay.find("link_down", since=self.since), 5,
-                        "end of the link")[-1]
-        assert down["reason"] == "SSH_PROTOCOL", down
-
-    def answer_opens(self, answer):
-        """Calls answer(channel) for each stream that the relay opens; what comes on it is dropped.
-        """
-        def take_open(connection, pkttype, pktid, data):
-            data.get_string()
-            channel = data.get_uint32()
-            data.get_remaining_payload()
-            connection._channels[5] = Sink()
-            answer(UInt32(channel))
-            return True
-        handlers = dict(type(self.connection)._packet_handlers)
-        handlers[OPEN] = take_open
-        self.connection._packet_handlers = handlers
-
-    async def publish(self, handler, name="home", port=80):
-        return await self.connection.start_server(lambda host, port: handler, name, port)
-
-    async def fetch(self, path="/x", name="home", **kw):
-        def ask():
-            try:
-                return self.target.relay.fetch(f"/t/{name}{path}", self.target.token, **kw)
-            except AssertionError:
-                return None
-        return await asyncio.to_thread(ask)
-
-
-def drive(coroutine, timeout=40):
-    asyncio.run(asyncio.wait_for(coroutine, timeout))
-
-
-FATAL = {
-    "data for no channel": [(DATA, UInt32(7), String(b"x"))],
-    "data for a channel far away": [(DATA, UInt32(0xffffffff), String(b"x"))],
-    "close for no channel": [(CLOSE, UInt32(0))],
-    "confirmation of nothing": [(CONFIRM, UInt32(0), UInt32(0), UInt32(1), UInt32(32768))],
-    "failure of nothing": [(FAILURE, UInt32(0), UInt32(1), String(b""), String(b""))],
-    "reply to nothing": [(81,)],
-    "truncated open": [(OPEN, String(b"direct-tcpip"), UInt32(0))],
-    "open with a string beyond the packet": [
-        (OPEN, String(b"direct-tcpip"), UInt32(0), UInt32(1), UInt32(32768), UInt32(0xffffffff))],
-    "truncated forward": [(80, String(b"tcpip-forward"), Boolean(True), String(b"home"))],
-    "bytes behind a forward": [
-        (80, String(b"tcpip-forward"), Boolean(True), String(b"h"), UInt32(80), Byte(1))],
-    "message 0": [(0,)],
-    "channel success": [(99, UInt32(0))],
-}
-
-
-@pytest.mark.parametrize("name", FATAL)
-def test_messages_that_cannot_be_kept_in_step_end_the_link(target, name):
-    async def run():
-        async with Hostile(target) as hostile:
-            for message in FATAL[name]:
-                hostile.send(*message)
-            if name == "message 0":  # RFC 4253 §11.4: an unknown one is answered
-                return
-            await hostile.ended()
-    with target.attack():
-        drive(run())
-
-
-OPENS = [(OPEN, String(kind), UInt32(0), UInt32(1 << 20), UInt32(32768), *rest) for kind, rest in [
-    (b"session", ()), (b"x11", (String(b"h"), UInt32(1))), (b"auth-agent@openssh.com", ()),
-    (b"direct-streamlocal@openssh.com", (String(b"/run/x"), String(b""), UInt32(0))),
-    (b"forwarded-tcpip", (String(b"mine"), UInt32(80), String(b"h"), UInt32(1))),
-    (b"direct-tcpip", (String(b"127.0.0.1"), UInt32(22), String(b"h"), UInt32(1))),
-    (b"direct-tcpip", (String(b"mine"), UInt32(80), String(b"h"), UInt32(1))),
-    (b"direct-tcpip", (String(b"home\r\nX: y"), UInt32(80), String(b"h"), UInt32(1))),
-    (b"direct-tcpip", (String(b"ho\0me"), UInt32(80), String(b"h"), UInt32(1))),
-    (b"direct-tcpip", (String(b"x" * 30000), UInt32(80), String(b"h"), UInt32(1))),
-    (b"direct-tcpip", (String(b"mine"), UInt32(70000), String(b"h"), UInt32(1))),
-    (b"y" * 30000, ()),
-]]
-
-
-def test_thousands_of_opens_are_refused_and_nothing_is_dialled(target):
-    async def run():
-        async with Hostile(target) as hostile:
-            hostile.ignore_replies()
-            for _ in range(100):
-                for message in OPENS:
-                    hostile.send(*message)
-                await asyncio.sleep(0)
-            await asyncio.sleep(0.3)
-            down = target.relay.find("link_down", since=hostile.since)
-            assert not down, down[0]["detail"]
-    before = len(target.bobs.connections)
-    with target.attack():
-        drive(run())
-    assert len(target.bobs.connections) - before < 200  # the bystander's own
-
-
-def test_requests_without_number_are_answered_or_the_link_ends(target):
-    async def run():
-        async with Hostile(target) as hostile:
-            hostile.ignore_replies()
-            for number in range(3000):
-                hostile.send(80, String(b"nothing@%d" % number), Boolean(True))
-                hostile.send(80, String(b"x" * 5000), Boolean(number % 2 == 0))
-                hostile.send(80, String(b"tcpip-forward"), Boolean(True), String(b"n" * 20000),
-                             UInt32(80))
-                if number % 100 == 0:
-                    await asyncio.sleep(0)
-            await asyncio.sleep(0.3)
-    with target.attack():
-        drive(run())
-
-
 ATTRIBUTES = [b"", b"{", b"[]", b"null", b'{"name":"home","name":"mine"}', b'{"name":"HOME"}',
               b'{"name":"home","host":"a\\r\\nX: y"}', b'{"name":"home","host":"a b"}',
               b'{"name":"home","host":"a/b"}', b'{"name":"home","host":"u@a"}',
@@ -395,118 +215,7 @@ def test_attributes_cannot_inject_into_heads(target):
         assert head.count(b"\r\nHost: ") == 1 and b"\r\nX: y" not in head
 
 
-def test_names_of_others_odd_names_and_a_hundred_names(target):
-    async def nobody(reader, writer):
-        writer.close()
-
-    async def run():
-        async with Hostile(target) as hostile:
-            for name, port in [("a_b", 80), ("-a", 80), ("", 80), ("a.b", 80),
-                               ("x" * 64, 80), ("../x", 80), ("a\r\nb", 80), ("home", 0)]:
-                with pytest.raises(asyncssh.ChannelListenError):
-                    await hostile.publish(nobody, name, port)
-                    pytest.fail(f"{name!r} was published")
-            published = 0
-            for number in range(100):
-                try:
-                    await hostile.publish(nobody, f"n{number}")
-                    published += 1
-                except asyncssh.ChannelListenError:
-                    break
-            assert published == 64
-            # Bob's name is another name here.
-            assert (await asyncio.to_thread(
-                target.relay.fetch, "/t/mine/x", target.bob)).status == 200
-    with target.attack():
-        drive(run())
-
-
-def test_publishing_and_withdrawing_in_a_loop(target):
-    async def run():
-        async with Hostile(target) as hostile:
-            for number in range(3000):
-                name = String(b"loop%d" % (number % 70))
-                hostile.send(80, String(b"tunnel@culvert"), Boolean(False), String(json.dumps(
-                    {"name": "loop%d" % (number % 70), "allow": ["GET /%d*" % number]}).encode()))
-                hostile.send(80, String(b"tcpip-forward"), Boolean(False), name, UInt32(80))
-                hostile.send(80, String(b"cancel-tcpip-forward"), Boolean(False), name, UInt32(80))
-                if number % 200 == 0:
-                    await asyncio.sleep(0)
-            await asyncio.sleep(0.5)
-    with target.attack():
-        drive(run())
-
-
-@pytest.mark.parametrize("workers", [4])
-@pytest.mark.tsan
-def test_agents_that_take_a_name_from_each_other_all_the_time(world, workers):
-    """On different workers, while consumers use it: an answer or an error, never silence."""
-    target = Target(world, home=False, env={"MAX_CONNECTIONS_PER_USER": "50"})
-
-    async def serve(reader, writer):
-        with contextlib.suppress(Exception):
-            while True:
-                await reader.readuntil(b"\r\n\r\n")
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-    async def run():
-        async with Hostile(target) as a, Hostile(target) as b, Hostile(target) as c:
-            over = asyncio.Event()
-            seen = set()
-
-            async def consume():
-                while not over.is_set():
-                    response = await a.fetch()
-                    assert response is not None, "closed without an answer"
-                    seen.add(response.status)
-
-            consumers = [asyncio.create_task(consume()) for _ in range(4)]
-            await a.publish(serve)
-            for _ in range(60):
-                for hostile in (a, b, c):
-                    for name in (b"home",):
-                        hostile.send(80, String(b"tcpip-forward"), Boolean(False), String(name),
-                                     UInt32(80))
-                    await asyncio.sleep(0.005)
-            over.set()
-            await asyncio.gather(*consumers)
-            assert seen <= {200, 404, 409, 502, 503, 504}, seen
-            # Whoever holds it can still give it up.
-            for hostile in (a, b, c):
-                hostile.send(80, String(b"cancel-tcpip-forward"), Boolean(False), String(b"home"),
-                             UInt32(80))
-            for _ in range(100):
-                if (await a.fetch()).status in (404, 503):
-                    break
-                await asyncio.sleep(0.02)
-            else:
-                pytest.fail("a name that was given up is still published")
-    with target.attack():
-        drive(run())
-
-
 # ---- tunnels that misbehave ----
-
-@pytest.mark.parametrize("what", ["requests", "opens", "attributes"])
-def test_a_peer_that_asks_without_end_and_never_reads(target, what):
-    """Its answers fill what is kept for it, then its own bytes what its windows allow; no more."""
-    messages = {
-        "requests": (80, String(b"nothing@culvert"), Boolean(True), String(b"x" * 900)),
-        "opens": OPENS[0],
-        "attributes": (80, String(b"tunnel@culvert"), Boolean(True), String(b"{" * 900)),
-    }
-
-    async def run():
-        async with Hostile(target, is_direct=True) as hostile:
-            hostile.pump.deafen()
-            for _ in range(200):
-                for _ in range(100):
-                    hostile.send(*messages[what])
-                await asyncio.sleep(0.001)
-            await asyncio.sleep(0.5)
-    with target.attack(rss_kib=60 * 1024):
-        drive(run())
-
 
 async def _refuse(reader, writer):
     raise asyncssh.ChannelOpenError(1, "no")
@@ -604,83 +313,6 @@ def test_opens_that_are_never_answered_end_with_the_timer(target):
         drive(run())
 
 
-@pytest.mark.parametrize("packet", [0, 1, 9, 10, 11, 1023, 0xffffffff])
-def test_odd_packet_sizes_in_a_confirmation(target, packet):
-    async def run():
-        async with Hostile(target) as hostile:
-            opened = []
-
-            def answer(channel):
-                opened.append(channel)
-                hostile.send(CONFIRM, channel, UInt32(5), UInt32(0xffffffff), UInt32(packet))
-
-            await hostile.publish(_close)
-            hostile.answer_opens(answer)
-            started = time.monotonic()
-            response = await hostile.fetch()
-            assert response.status in (502, 503, 504)
-            assert time.monotonic() - started < 4
-            assert opened
-    with target.attack():
-        drive(run())
-
-
-CHANNEL = {
-    "data beyond the window": lambda send, channel: [
-        send(DATA, channel, String(b"x" * 32768)) for _ in range(200)],
-    "a packet that is too large": lambda send, channel: [
-        send(DATA, channel, String(b"x" * 34000))],
-    "data after EOF": lambda send, channel: [
-        send(EOF, channel), send(DATA, channel, String(b"x"))],
-    "data after close": lambda send, channel: [
-        send(CLOSE, channel), send(DATA, channel, String(b"x"))],
-    "window over 2^32-1": lambda send, channel: [
-        send(ADJUST, channel, UInt32(0xffffffff)) for _ in range(2)],
-    "two confirmations": lambda send, channel: [
-        send(CONFIRM, channel, UInt32(5), UInt32(1), UInt32(32768))],
-    "failure behind the confirmation": lambda send, channel: [
-        send(FAILURE, channel, UInt32(1), String(b""), String(b""))],
-}
-
-
-@pytest.mark.parametrize("name", CHANNEL)
-def test_a_stream_that_breaks_the_rules_ends_the_link(target, name):
-    async def run():
-        async with Hostile(target) as hostile:
-            def answer(channel):
-                hostile.send(CONFIRM, channel, UInt32(5), UInt32(1 << 20), UInt32(32768))
-                CHANNEL[name](hostile.send, channel)
-
-            await hostile.publish(_close)
-            hostile.answer_opens(answer)
-            response = await hostile.fetch()
-            assert response.status in (502, 503, 504)
-            await hostile.ended()
-    with target.attack():
-        drive(run())
-
-
-def test_harmless_oddities_on_a_stream_are_borne(target):
-    async def run():
-        async with Hostile(target) as hostile:
-            def answer(channel):
-                hostile.send(CONFIRM, channel, UInt32(5), UInt32(1 << 20), UInt32(32768))
-                for _ in range(200):
-                    hostile.send(EXTENDED, channel, UInt32(1), String(b"noise" * 1000))
-                    hostile.send(REQUEST, channel, String(b"exec"), Boolean(True), String(b"sh"))
-                    hostile.send(DATA, channel, String(b""))
-                    hostile.send(ADJUST, channel, UInt32(0))
-                hostile.send(DATA, channel, String(
-                    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
-
-            await hostile.publish(_close)
-            hostile.answer_opens(answer)
-            response = await hostile.fetch()
-            assert response.body == b"ok", (response, target.relay.tail(8))
-    with target.attack():
-        drive(run())
-
-
 def test_streams_to_ones_own_http_tunnel_in_any_number(target):
     """direct-tcpip to a tunnel that is on the same link: each request takes two channels."""
     async def serve(reader, writer):
@@ -747,19 +379,6 @@ def test_a_peer_that_sends_but_never_reads_is_closed(world):
         agent.kill()
         for client in clients:
             client.close()
-
-
-def test_a_peer_that_never_reads_while_consumers_upload(target):
-    """Its link fills: the consumers wait and are told; memory stays."""
-    async def run():
-        async with Hostile(target, is_direct=True) as hostile:
-            await hostile.publish(_hang)
-            hostile.pump.deafen()
-            answers = await asyncio.gather(*[
-                hostile.fetch(method="POST", body=b"x" * 3_000_000) for _ in range(8)])
-            assert all(r is None or r.status in (408, 502, 503, 504) for r in answers)
-    with target.attack():
-        drive(run())
 
 
 def test_the_log_shows_nothing_of_what_was_sent_as_text(target):
