@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-for folder in ("e2e", "conformance"):
+for folder in ("e2e", "conformance", "adversarial"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 import culvert  # noqa: E402
 from culvert import World  # noqa: E402
 from scene import Scene  # noqa: E402
 
-pytest_plugins = ["clauses_plugin"]
+pytest_plugins = ["clauses_plugin", "rows_plugin"]
 DEFAULT_WORKERS = int(os.environ.get("CULVERT_TEST_WORKERS", "2"))
 
 

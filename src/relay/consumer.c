@@ -44,6 +44,11 @@ uint64_t consumer_now_ms(const struct cv_consumer *c)
     return cv_worker_now_ms(c->worker->worker);
 }
 
+bool consumer_is_get(const struct cv_consumer *c)
+{
+    return cv_slice_is(c->head.method, "GET") || c->head.is_head;
+}
+
 /* ---- time ---- */
 
 static void set_client_timer(struct cv_consumer *c, uint64_t ms)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the files of a consumer's connection share: consumer.c (the connection: bytes in, requests
- * one by one, moving), route.c (what a request is for, who asks), exchange.c (a request and its
- * answer through an upstream), head.c (heads written anew), problem.c (errors). Nobody else
- * includes this.
+ * one by one, moving), route.c (what a request is for, who asks), pages.c (the relay's own pages),
+ * exchange.c (a request and its answer through an upstream), head.c (heads written anew), problem.c
+ * (errors). Nobody else includes this.
  */
 #ifndef CV_RELAY_CONSUMER_PRIVATE_H
 #define CV_RELAY_CONSUMER_PRIVATE_H
@@ -118,6 +118,8 @@ bool consumer_move(struct cv_consumer *c, unsigned index);
 /* Looks at all deadlines again. */
 void consumer_arm(struct cv_consumer *c);
 uint64_t consumer_now_ms(const struct cv_consumer *c);
+/* GET or HEAD. */
+bool consumer_is_get(const struct cv_consumer *c);
 
 /* ---- route.c ---- */
 
@@ -127,6 +129,15 @@ void route_make_id(struct cv_consumer *c);
 void route_request(struct cv_consumer *c);
 /* The same after a move or after waiting for keys. */
 void route_go_on(struct cv_consumer *c);
+
+/* ---- pages.c ---- */
+
+/* /livez, /readyz and /health, for anybody. False: it is none of these, nothing was done. */
+bool pages_health(struct cv_consumer *c);
+bool pages_is_diagnostics(const struct cv_consumer *c);
+/* What the relay has open, for those whose token has the admin permission; 403 for others. After
+ * authentication. */
+void pages_diagnostics(struct cv_consumer *c);
 
 /* ---- exchange.c ---- */
 

@@ -56,6 +56,14 @@ static struct cv_pipe **list_of(struct cv_pipe *pipe)
     return &pipe->pool->active;
 }
 
+/* A pipe is in use or waits (`by` 1), or no longer (-1). */
+static void count_load(struct cv_pool *pool, int by)
+{
+    (void)atomic_fetch_add_explicit(&pool->session->load, (unsigned)by, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&pool->session->worker->stream_count, (unsigned)by,
+                                    memory_order_relaxed);
+}
+
 static void leave_list(struct cv_pipe *pipe)
 {
     struct cv_pipe **list = list_of(pipe);
@@ -81,7 +89,7 @@ static void pipe_free(struct cv_pipe *pipe)
 {
     leave_list(pipe);
     if (pipe->state != PIPE_IDLE)
-        (void)atomic_fetch_sub_explicit(&pipe->pool->session->load, 1, memory_order_relaxed);
+        count_load(pipe->pool, -1);
     if (pipe->stream)
         cv_stream_close(pipe->stream);
     cv_tunnel_spec_unref(&pipe->spec);
@@ -370,7 +378,7 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
         pipe->spec = cv_tunnel_spec_ref(spec);
         pipe->ops = ops;
         pipe->arg = arg;
-        (void)atomic_fetch_add_explicit(&session->load, 1, memory_order_relaxed);
+        count_load(pool, 1);
         enter(pipe, PIPE_OPEN);
         *out = pipe;
         return cv_ok();
@@ -386,7 +394,7 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
                              .port = port,
                              .max_idle_ms = max_idle_ms};
     (void)cv_slice_to_str(cv_slice_str(correlation), pipe->correlation, sizeof pipe->correlation);
-    (void)atomic_fetch_add_explicit(&session->load, 1, memory_order_relaxed);
+    count_load(pool, 1);
     /* Who came first goes first. */
     struct cv_status status = pool->waiting ? cv_status(CV_AGAIN) : try_open(pipe);
     if (cv_is_ok(status)) {
@@ -450,7 +458,7 @@ void cv_pipe_close(struct cv_pipe *pipe, bool is_reusable)
     pipe->ops = NULL;
     pipe->is_reused = true;
     pipe->idle_since_ms = cv_worker_now_ms(worker_of(pool));
-    (void)atomic_fetch_sub_explicit(&pool->session->load, 1, memory_order_relaxed);
+    count_load(pool, -1);
     enter(pipe, PIPE_IDLE);
     cv_pool_on_capacity(pool);
     if (!cv_timer_is_running(&pool->idle_timer))

@@ -26,52 +26,10 @@ enum {
     QUIET_LINKS_MAX = 10,
 };
 
-static bool is_get(const struct cv_consumer *c)
-{
-    return cv_slice_is(c->head.method, "GET") || c->head.is_head;
-}
-
 void route_make_id(struct cv_consumer *c)
 {
     (void)snprintf(c->x.id, sizeof c->x.id, "%s-%x-%" PRIx64, c->worker->relay->instance,
                    c->worker->index, ++c->worker->next_request);
-}
-
-/* ---- the relay's own pages ---- */
-
-static bool serve_health(struct cv_consumer *c)
-{
-    struct cv_relay *relay = c->worker->relay;
-    bool is_live = cv_slice_is(c->head.path, "/livez");
-    bool is_ready = cv_slice_is(c->head.path, "/readyz");
-    bool is_health =
-        cv_slice_is(c->head.path, "/health") || cv_slice_is(c->head.path, "/api/tunnel/health");
-    if (!is_live && !is_ready && !is_health)
-        return false;
-    if (!is_get(c)) {
-        problem_answer(c, CV_METHOD_NOT_ALLOWED, CV_HOP_RELAY, NULL,
-                       c->head.framing == CV_HTTP_NO_BODY);
-        return true;
-    }
-    bool is_draining = atomic_load_explicit(&relay->is_draining, memory_order_relaxed);
-    bool has_keys = cv_keysource_state(relay->keys, consumer_now_ms(c)) != CV_KEYSOURCE_EMPTY;
-    bool is_good = is_live || (!is_draining && has_keys);
-    char body[256];
-    if (is_health)
-        (void)snprintf(body, sizeof body,
-                       "{\"status\":\"%s\",\"version\":\"%s\",\"instance\":\"%s\",\"keys\":\"%s\","
-                       "\"tunnels\":%zu}\n",
-                       is_draining ? "draining"
-                       : has_keys  ? "ok"
-                                   : "no keys",
-                       CV_VERSION, relay->instance,
-                       cv_keysource_state_name(cv_keysource_state(relay->keys, consumer_now_ms(c))),
-                       cv_registry_tunnels(relay->registry));
-    else
-        (void)snprintf(body, sizeof body, "%s\n", is_good ? "ok" : "not ready");
-    problem_simple(c, is_good ? 200 : 503, is_health ? "application/json" : "text/plain", body,
-                   "Cache-Control: no-store\r\n");
-    return true;
 }
 
 /* ---- token ---- */
@@ -332,8 +290,8 @@ static bool serve_preflight(struct cv_consumer *c)
 static bool serve_slash(struct cv_consumer *c)
 {
     struct cv_slice name, rest;
-    if (!c->x.prefix_name || !is_get(c) || !cv_http_split_tunnel_path(c->head.path, &name, &rest) ||
-        rest.len)
+    if (!c->x.prefix_name || !consumer_is_get(c) ||
+        !cv_http_split_tunnel_path(c->head.path, &name, &rest) || rest.len)
         return false;
     char line[CV_TUNNEL_NAME_MAX + 32];
     (void)snprintf(line, sizeof line, "Location: /t/%s/\r\n", c->x.prefix_name);
@@ -385,6 +343,12 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
 
 /* ---- all ---- */
 
+static void serve_diagnostics(struct cv_consumer *c)
+{
+    if (authenticate(c))
+        pages_diagnostics(c);
+}
+
 void route_request(struct cv_consumer *c)
 {
     route_make_id(c);
@@ -407,7 +371,7 @@ void route_go_on(struct cv_consumer *c)
         return;
     }
     bool is_tunnel = !c->is_private && find_tunnel(c, &name, &is_path_form);
-    if (!is_tunnel && serve_health(c))
+    if (!is_tunnel && pages_health(c))
         return;
     if (c->is_private) {
         problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
@@ -422,6 +386,8 @@ void route_go_on(struct cv_consumer *c)
         serve_tunnel(c, name, is_path_form);
     else if (cv_slice_is(c->head.path, relay->config->ws_path))
         serve_upgrade(c);
+    else if (pages_is_diagnostics(c))
+        serve_diagnostics(c);
     else
         problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
 }

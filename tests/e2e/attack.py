@@ -7,7 +7,9 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import dataclass
 
+from bystander import WAKE_UPS, Bystander, Samples, p99
 from client import Client
 from culvert import BIN, SANITIZER, wait_for
 
@@ -15,60 +17,56 @@ from culvert import BIN, SANITIZER, wait_for
 IS_SANITIZED = b"__asan_init" in BIN.read_bytes() or b"__tsan_init" in BIN.read_bytes() \
     if BIN.exists() else False
 RSS_KIB = 200 * 1024 if IS_SANITIZED else 30 * 1024
+PEAK_KIB = 600 * 1024 if IS_SANITIZED else 100 * 1024
+# Of an attack, in a log of level info.
+LOG_LINES = 200
+LOG_BYTES = 100_000
 SLOW_S = 5  # the machine may be busy with other tests; a bystander that is held waits for longer
 
 UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
            ("Sec-WebSocket-Key", "AQIDBAUGBwgJCgsMDQ4PEA==")]
 
 
-class Bystander:
-    """Bob, who uses his own tunnel all the time."""
+# What the bystander may notice: three times his quiet p99 or this much more, and what the machine
+# does to everybody meanwhile.
+FACTOR = 3
+FLOOR_S = 0.05
+SLACK = 5 if IS_SANITIZED else 1
+QUIET_S = 0.25  # as long as this before each attack; all of a target's quiet times count
 
-    def __init__(self, relay, token):
-        self.relay = relay
-        self.token = token
-        self.times = []
-        self.faults = []
-        self.is_over = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
 
-    def _run(self):
-        while not self.is_over.is_set():
-            started = time.monotonic()
-            try:
-                with Client(self.relay.port) as client:
-                    for number in range(5):
-                        body = b"bob %d" % number
-                        client.request("POST", "/t/mine/x", self.token, body=body)
-                        response = client.response()
-                        if response is None or response.status != 200 or response.body != body:
-                            self.faults.append(response)
-                            break
-            except Exception as error:  # noqa: BLE001 - reported at the end
-                self.faults.append(repr(error))
-            self.times.append(time.monotonic() - started)
-            time.sleep(0.01)
+@dataclass
+class Measure:
+    """What one attack cost the others."""
 
-    def stop(self):
-        self.is_over.set()
-        self.thread.join(30)
-        assert not self.faults, f"the bystander was hurt: {self.faults[:3]}"
-        assert self.times and max(self.times) < SLOW_S, f"the bystander waited {max(self.times)} s"
+    quiet_p99_s: float
+    attacked_p99_s: float
+    probes: int
+    grown_kib: int = 0  # for good
+    peak_kib: int = 0  # while it went on
+    log_lines: int = 0
+    log_bytes: int = 0
 
 
 class Target:
-    """A relay with bob's tunnel `mine` on it, and one `home` of alice for who wants it."""
+    """A relay with bob's tunnel `mine` on it, and one `home` of alice for who wants it.
+
+    `world.workers` of 1 makes attacker and bystander share a thread.
+    """
 
     def __init__(self, world, home=True, agent_args=(), **relay):
         self.world = world
         self.relay = world.relay(**relay)
-        self.bobs = world.service()
+        self.bobs = Bystander()
+        world.cleanups.append(self.bobs.close)
         self.service = world.service()
-        self.bob_agent = world.http(self.relay, self.bobs.port, name="mine", sub="bob")
+        self.bob_agent = world.http(self.relay, self.bobs.service_port, name="mine", sub="bob")
         self.agent = world.http(self.relay, self.service.port, *agent_args) if home else None
         self.token = world.token("alice")
         self.bob = world.token("bob")
+        self.admin = world.token("root", "--admin")
+        self.quiet = Samples()
+        self.measures = []
 
     def fetch(self, target="/x", **kw):
         return self.relay.fetch(f"/t/home{target}", self.token, **kw)
@@ -82,29 +80,75 @@ class Target:
     def tunnels(self):
         return self.relay.fetch("/health", host="localhost").json()["tunnels"]
 
+    def counters(self):
+        """What the relay has open; the connection that asks is left out."""
+        counted = self.relay.fetch("/api/tunnel/diagnostics", self.admin).json()
+        counted["connections"] -= 1
+        return counted
+
+    def _watch(self, seconds=None):
+        self.bobs.start(self.relay.port, "/t/mine/x", self.bob)
+        if seconds:
+            time.sleep(seconds)
+            return self.bobs.stop()
+        return None
+
     @contextlib.contextmanager
-    def attack(self, rss_kib=RSS_KIB):
+    def attack(self, rss_kib=RSS_KIB, peak_kib=PEAK_KIB, log_lines=LOG_LINES,
+               log_bytes=LOG_BYTES):
+        """Attack inside. Afterwards: bob lost nothing and his p99 is what it was, the relay is as
+        it was before, and its log (without what bob's own requests say) grew by no more than that.
+        """
         for _ in range(3):
             self.relay.fetch("/t/mine/warm", self.bob)
             if self.agent:
                 self.fetch("/warm")
-        before = self.relay.descriptors(), self.tunnels(), self.relay.rss_kib()
+        self.quiet.add(self._watch(QUIET_S))
         agents = [(a, a.descriptors()) for a in (self.agent, self.bob_agent) if a]
-        bystander = Bystander(self.relay, self.bob)
+        wait_for(lambda: self.counters()["requests"] == 0, 10, "rest before the attack")
+        before = self.relay.descriptors(), self.counters(), self.relay.rss_kib()
+        self.relay.forget_peak()
+        line = len(self.relay.lines)
+        self._watch()
         try:
             yield
         finally:
-            bystander.stop()
+            seen = self.bobs.stop()
         assert self.relay.process.poll() is None, self.relay.tail()
         assert not any(SANITIZER.search(line) for line in self.relay.lines), self.relay.tail(80)
+        self._check_back(before, agents)
+        log = [text for text in self.relay.lines[line:]
+               if '"bob"' not in text and '"mine"' not in text]
+        measure = Measure(p99(self.quiet.probe), p99(seen.probe), len(seen.probe),
+                          self.relay.rss_kib() - before[2], self.relay.peak_kib() - before[2],
+                          len(log), sum(map(len, log)))
+        self.measures.append(measure)
+        assert not seen.faults, f"the bystander was hurt: {seen.faults[:3]}"
+        noise = WAKE_UPS * max(0.0, seen.noise() - self.quiet.noise())
+        allowed = SLACK * max(FACTOR * measure.quiet_p99_s, measure.quiet_p99_s + FLOOR_S) + noise
+        assert measure.attacked_p99_s <= allowed, f"{measure}, allowed {allowed:.3f} s"
+        assert max(seen.probe) < SLOW_S, f"the bystander waited {max(seen.probe):.1f} s"
+        assert measure.grown_kib < rss_kib, f"the relay grew by {measure.grown_kib} KiB"
+        assert measure.peak_kib < peak_kib, f"the relay grew by {measure.peak_kib} KiB meanwhile"
+        if self.relay.level == "info":
+            assert measure.log_lines <= log_lines and measure.log_bytes <= log_bytes, (
+                measure, log[:5], log[-5:])
+
+    def _check_back(self, before, agents):
         wait_for(lambda: self.relay.descriptors() <= before[0] + 2, 15,
                  f"descriptors back at {before[0]} from {self.relay.descriptors()}")
         for agent, count in agents:
             wait_for(lambda a=agent, n=count: a.descriptors() <= n + 10, 15,
                      f"descriptors of {agent.name} back at {count}")
-        wait_for(lambda: self.tunnels() == before[1], 10, f"{before[1]} tunnels")
-        grown = self.relay.rss_kib() - before[2]
-        assert grown < rss_kib, f"the relay grew by {grown} KiB"
+
+        def is_back():
+            now = self.counters()
+            return all(now[name] <= value + (2 if name == "streams" else 0)
+                       for name, value in before[1].items())
+        try:
+            wait_for(is_back, 10)
+        except AssertionError:
+            raise AssertionError(f"counters {self.counters()}, before {before[1]}") from None
 
 
 def reset(sock):

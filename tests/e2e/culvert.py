@@ -90,6 +90,7 @@ class Process:
         self.records = []
         self.strangers = []  # stderr lines that are no JSON objects
         self.stopped = False
+        self.level = env["LOG_LEVEL"]
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
             [str(BIN), *self.args], env=env, stdin=stdin, stdout=subprocess.PIPE,
@@ -160,11 +161,21 @@ class Process:
         with self.changed:
             return "\n".join(self.lines[-count:])
 
-    def rss_kib(self):
+    def _memory_kib(self, name):
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1])
-        raise AssertionError(f"{self.name} has no RSS")
+        raise AssertionError(f"{self.name} has no {name}")
+
+    def rss_kib(self):
+        return self._memory_kib("VmRSS")
+
+    def peak_kib(self):
+        """The highest RSS since forget_peak()."""
+        return self._memory_kib("VmHWM")
+
+    def forget_peak(self):
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def cpu_seconds(self):
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()

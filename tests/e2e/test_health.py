@@ -61,3 +61,36 @@ def test_a_listener_of_its_own(world):
     with Client(port) as client:
         client.request("GET", "/t/home/x", world.token())
         assert client.response().status == 404, "no tunnels there"
+
+
+def test_diagnostics_are_for_admins(shared_home):
+    path = "/api/tunnel/diagnostics"
+    assert shared_home.relay.fetch(path).status == 401
+    assert shared_home.relay.fetch(path, shared_home.token).status == 403
+    admin = shared_home.world.token("root", "--admin")
+    assert shared_home.relay.fetch(path, admin, method="DELETE").status == 405
+    answer = shared_home.relay.fetch(path, admin)
+    assert answer.get("Content-Type") == "application/json"
+    assert "no-store" in answer.get("Cache-Control")
+    assert answer.json() == {"connections": 1, "requests": 0, "links": 1, "streams": 0,
+                             "tunnels": 1}
+
+
+def test_diagnostics_count_what_is_open(home):
+    def held(conn, request):
+        conn.start_chunked()
+        conn.chunk(b"x")
+        conn.wait_gone(20)
+        return False
+    home.service.on("/held", held)
+    admin = home.world.token("root", "--admin")
+    with home.client() as idle, home.client() as busy:
+        busy.request("GET", "/t/home/held", home.token)
+        assert busy.head().status == 200
+        now = home.relay.fetch("/api/tunnel/diagnostics", admin).json()
+        assert (now["requests"], now["streams"], now["links"]) == (1, 1, 1)
+        assert now["connections"] == 3
+        idle.request("GET", "/livez")
+        assert idle.response().status == 200
+    wait_for(lambda: home.relay.fetch("/api/tunnel/diagnostics", admin).json() == {
+        "connections": 1, "requests": 0, "links": 1, "streams": 0, "tunnels": 1}, 10, "rest")

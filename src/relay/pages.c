@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+#include "auth/keysource.h"
+#include "relay/consumer_private.h"
+#include "relay/registry.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* The pages are read only: anything else was answered. */
+static bool is_refused(struct cv_consumer *c)
+{
+    if (consumer_is_get(c))
+        return false;
+    problem_answer(c, CV_METHOD_NOT_ALLOWED, CV_HOP_RELAY, NULL,
+                   c->head.framing == CV_HTTP_NO_BODY);
+    return true;
+}
+
+bool pages_health(struct cv_consumer *c)
+{
+    struct cv_relay *relay = c->worker->relay;
+    bool is_live = cv_slice_is(c->head.path, "/livez");
+    bool is_ready = cv_slice_is(c->head.path, "/readyz");
+    bool is_health =
+        cv_slice_is(c->head.path, "/health") || cv_slice_is(c->head.path, "/api/tunnel/health");
+    if (!is_live && !is_ready && !is_health)
+        return false;
+    if (is_refused(c))
+        return true;
+    bool is_draining = atomic_load_explicit(&relay->is_draining, memory_order_relaxed);
+    bool has_keys = cv_keysource_state(relay->keys, consumer_now_ms(c)) != CV_KEYSOURCE_EMPTY;
+    bool is_good = is_live || (!is_draining && has_keys);
+    char body[256];
+    if (is_health)
+        (void)snprintf(body, sizeof body,
+                       "{\"status\":\"%s\",\"version\":\"%s\",\"instance\":\"%s\",\"keys\":\"%s\","
+                       "\"tunnels\":%zu}\n",
+                       is_draining ? "draining"
+                       : has_keys  ? "ok"
+                                   : "no keys",
+                       CV_VERSION, relay->instance,
+                       cv_keysource_state_name(cv_keysource_state(relay->keys, consumer_now_ms(c))),
+                       cv_registry_tunnels(relay->registry));
+    else
+        (void)snprintf(body, sizeof body, "%s\n", is_good ? "ok" : "not ready");
+    problem_simple(c, is_good ? 200 : 503, is_health ? "application/json" : "text/plain", body,
+                   "Cache-Control: no-store\r\n");
+    return true;
+}
+
+bool pages_is_diagnostics(const struct cv_consumer *c)
+{
+    return cv_slice_is(c->head.path, "/api/tunnel/diagnostics");
+}
+
+void pages_diagnostics(struct cv_consumer *c)
+{
+    struct cv_relay *relay = c->worker->relay;
+    uint64_t connections = 0, requests = 0, links = 0, streams = 0;
+    if (!c->x.identity->is_admin) {
+        problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "this needs the admin permission",
+                       c->head.framing == CV_HTTP_NO_BODY);
+        return;
+    }
+    if (is_refused(c))
+        return;
+    for (unsigned i = 0; i < relay->worker_count; i++) {
+        struct cv_relay_worker *worker = &relay->workers[i];
+        connections += atomic_load_explicit(&worker->consumer_count, memory_order_relaxed);
+        requests += atomic_load_explicit(&worker->busy, memory_order_relaxed);
+        links += atomic_load_explicit(&worker->session_count, memory_order_relaxed);
+        streams += atomic_load_explicit(&worker->stream_count, memory_order_relaxed);
+    }
+    char body[256];
+    (void)snprintf(body, sizeof body,
+                   "{\"connections\":%" PRIu64 ",\"requests\":%" PRIu64 ",\"links\":%" PRIu64
+                   ",\"streams\":%" PRIu64 ",\"tunnels\":%zu}\n",
+                   connections, requests, links, streams, cv_registry_tunnels(relay->registry));
+    problem_simple(c, 200, "application/json", body, "Cache-Control: no-store\r\n");
+}

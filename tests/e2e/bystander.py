@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""Another user, whose probes go on while a relay is attacked.
+
+He and his service are a process of their own, so that an attacker who is busy in this one does not
+make them wait. Each turn takes three times: a request through the relay, the same request to the
+service itself, and a short sleep. The last two say what the machine does to everybody at that moment: what they lose
+while the attack goes on is noise and not the relay's doing.
+"""
+import json
+import math
+import os
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from client import Client
+from service import Service
+
+PAUSE_S = 0.002
+PER_CONNECTION = 5
+# How many processes wake up one after the other for a request through the relay, against one.
+WAKE_UPS = 4
+
+
+def p99(times):
+    """The 99th percentile; of fewer than 200 all but the worst one."""
+    ordered = sorted(times)
+    return ordered[min(math.ceil(0.99 * len(ordered)) - 1, max(len(ordered) - 2, 0))]
+
+
+@dataclass
+class Samples:
+    """Seconds."""
+
+    probe: list = field(default_factory=list)
+    control: list = field(default_factory=list)
+    pause: list = field(default_factory=list)
+    faults: list = field(default_factory=list)
+
+    def add(self, other):
+        for name in ("probe", "control", "pause", "faults"):
+            getattr(self, name).extend(getattr(other, name))
+
+    def noise(self):
+        return max(p99(self.control), p99(self.pause))
+
+
+class Bystander:
+    """Bob's process; he rests until start()."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            start_new_session=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+        self.service_port = self._read()
+
+    @property
+    def connections(self):
+        """As many as his service has seen; good for len() only."""
+        self._say("count")
+        return range(self._read())
+
+    def start(self, relay_port, path, token):
+        """Probes go to `path` of this relay from now on."""
+        self._say("start", relay_port, path, token)
+
+    def stop(self):
+        """What he saw since start()."""
+        self._say("stop")
+        return Samples(**self._read())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(30)
+
+    def _say(self, *words):
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+
+    def _read(self):
+        line = self.process.stdout.readline()
+        assert line, "the bystander's process is gone"
+        return json.loads(line)
+
+
+class _Prober:
+    def __init__(self, port, path, token, samples):
+        self.port, self.path, self.token, self.samples = port, path, token, samples
+        self.client = None
+        self.count = 0
+
+    def probe(self, times):
+        body = b"bob %d" % self.count
+        started = time.monotonic()
+        try:
+            if self.count % PER_CONNECTION == 0:
+                self.close()
+                self.client = Client(self.port, timeout=30)
+            self.client.request("POST", self.path, self.token, body=body)
+            response = self.client.response()
+            if response is None or response.status != 200 or response.body != body:
+                raise OSError(f"answer {response and response.status} to {self.path}")
+            self.count += 1
+        except Exception as error:  # noqa: BLE001 - reported
+            if len(self.samples.faults) < 10:
+                self.samples.faults.append(repr(error))
+            self.count = 0
+        times.append(time.monotonic() - started)
+
+    def close(self):
+        if self.client:
+            self.client.close()
+        self.client = None
+
+
+def _say(value):
+    print(json.dumps(value), flush=True)
+
+
+def main():
+    service = Service()
+    _say(service.port)
+    samples, through, direct = None, None, None
+    while True:
+        if samples is None or select.select([sys.stdin], [], [], 0)[0]:
+            line = sys.stdin.readline()
+            if not line:
+                return
+            word, *args = json.loads(line)
+            if word == "start":
+                samples = Samples()
+                through = _Prober(*args, samples)
+                direct = _Prober(service.port, "/control", None, samples)
+            elif word == "stop":
+                through.close()
+                direct.close()
+                _say(vars(samples))
+                samples = None
+            else:
+                _say(len(service.connections))
+            continue
+        through.probe(samples.probe)
+        direct.probe(samples.control)
+        started = time.monotonic()
+        time.sleep(PAUSE_S)
+        samples.pause.append(time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    main()
