@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -39,6 +40,16 @@ static enum verdict look_up(struct cv_slice text, const char *relay, const char 
     return verdict;
 }
 
+/* Half a line, since the disk is full, would be a wrong key for ever. Nothing is cut when another
+ * process has written behind it. */
+static void take_back(int fd, size_t len)
+{
+    struct stat st;
+    off_t end = lseek(fd, 0, SEEK_CUR);
+    if (end >= (off_t)len && fstat(fd, &st) == 0 && st.st_size == end)
+        (void)!ftruncate(fd, end - (off_t)len);
+}
+
 /* One write to a file opened for appending, so that lines of several processes never mix. A file
  * that does not end in a newline gets one first. */
 static struct cv_status append(const char *path, const char *relay, const char *key,
@@ -53,7 +64,9 @@ static struct cv_status append(const char *path, const char *relay, const char *
     if (fd < 0)
         return cv_fail_errno(error, CV_IO, errno, "cannot write %s", path);
     ssize_t n = write(fd, line, (size_t)len);
-    int sys_errno = n < 0 ? errno : EIO;
+    int sys_errno = n < 0 ? errno : ENOSPC;
+    if (n > 0 && n < len)
+        take_back(fd, (size_t)n);
     if (close(fd) != 0 && n == len) {
         sys_errno = errno;
         n = -1;
