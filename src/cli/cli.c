@@ -24,7 +24,7 @@ bool cv_cli_parse(const struct cv_command *command, int argc, const char *const 
     status = cv_command_help(command, "culvert", &text);
     (void)fwrite(cv_buf_head(&text), 1, cv_buf_len(&text), stdout);
     cv_buf_done(&text);
-    *exit_code = cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED;
+    *exit_code = cv_cli_end_output(cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED);
     return false;
 }
 
@@ -79,6 +79,16 @@ bool cv_cli_is_usage(const struct cv_problems *problems)
         if (strncmp(problems->items[i].where, "--", 2) == 0)
             return true;
     return false;
+}
+
+int cv_cli_end_output(int exit_code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return exit_code;
+    struct cv_error error;
+    (void)cv_fail_errno(&error, CV_IO, errno, "cannot write to stdout");
+    cv_cli_complain(CV_IO, &error);
+    return CV_EXIT_FAILED;
 }
 
 struct cv_status cv_cli_open_log(struct cv_log *log, const char *level, const char *format)

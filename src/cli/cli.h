@@ -46,6 +46,10 @@ void cv_cli_print_problems(const struct cv_problems *problems);
 /* True when a problem is about a flag of this command line, so that the usage was wrong. */
 bool cv_cli_is_usage(const struct cv_problems *problems);
 
+/* The end of a command whose result is what it printed on stdout: `exit_code`, or CV_EXIT_FAILED
+ * with a complaint on stderr when not all of it could be written (a full disk, a closed pipe). */
+int cv_cli_end_output(int exit_code);
+
 /* A log on stderr from the settings log.level and log.format. */
 struct cv_status cv_cli_open_log(struct cv_log *log, const char *level, const char *format);
 

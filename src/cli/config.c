@@ -103,5 +103,5 @@ int cv_cli_config(int argc, const char *const *argv)
     if (problems.count)
         cv_cli_print_problems(&problems);
     cv_problems_done(&problems);
-    return exit_code;
+    return cv_cli_end_output(exit_code);
 }

@@ -4,8 +4,12 @@
  */
 #include "cli/cli.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct entry {
     const struct cv_command *command;
@@ -50,9 +54,23 @@ static int complain_unknown(const char *name)
     return CV_EXIT_USAGE;
 }
 
+/* A caller may have closed 0, 1 or 2. The first sockets would take their places, and the log would
+ * be written into one of them. */
+static bool fill_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd)
+            return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     const char *const *words = (const char *const *)argv;
+    if (!fill_standard_descriptors())
+        return CV_EXIT_FAILED;
+    /* A file at its size limit (RLIMIT_FSIZE) is a write that fails, like a full disk. */
+    (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         print_help(stderr);
         return CV_EXIT_USAGE;
@@ -62,7 +80,7 @@ int main(int argc, char **argv)
     bool is_help = strcmp(name, "help") == 0;
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || (is_help && argc == 2)) {
         print_help(stdout);
-        return CV_EXIT_OK;
+        return cv_cli_end_output(CV_EXIT_OK);
     }
     if (is_help) {
         const struct entry *entry = find(words[2]);

@@ -144,5 +144,5 @@ int cv_cli_token(int argc, const char *const *argv)
         cv_cli_complain(status.id, &error);
     }
     cv_buf_wipe(&out);
-    return cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED;
+    return cv_cli_end_output(cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED);
 }

@@ -33,5 +33,5 @@ int cv_cli_version(int argc, const char *const *argv)
         (void)printf("{\"name\":\"culvert\",\"version\":\"%s\"}\n", CV_VERSION);
     else
         (void)printf("culvert %s\n", CV_VERSION);
-    return CV_EXIT_OK;
+    return cv_cli_end_output(CV_EXIT_OK);
 }
