@@ -48,8 +48,31 @@ static void put_meaning(struct run *run, const struct cv_http_head *head)
     }
 }
 
+static void put_wire(struct run *run, const struct cv_http_head *head)
+{
+    if (head->status) {
+        put(run, "%d", head->status);
+    } else {
+        put_slice(run, head->method);
+        put(run, " ");
+        put_slice(run, head->target);
+    }
+    put(run, " %d ", head->version_minor);
+    for (size_t i = 0; i < head->field_count; i++) {
+        put(run, "<");
+        put_slice(run, head->fields[i].name);
+        put(run, "=");
+        put_slice(run, head->fields[i].value);
+        put(run, ">");
+    }
+}
+
 static void put_head(struct run *run, const struct cv_http_head *head)
 {
+    if (run->kind == VIEW_WIRE) {
+        put_wire(run, head);
+        return;
+    }
     int minor = run->kind == VIEW_ALL ? head->version_minor : 1;
     if (head->status) {
         put(run, "%d %d", head->status, minor);
@@ -135,7 +158,8 @@ static struct cv_status drain(struct run *run, struct cv_http_parser *parser)
 void view_run(struct view *view, enum cv_http_role role, const char *expect, const uint8_t *bytes,
               size_t len, size_t first, size_t step, bool closes, enum view_kind kind)
 {
-    *view = (struct view){.status = {CV_AGAIN}};
+    view->status = cv_status(CV_AGAIN);
+    view->text[0] = view->fault[0] = '\0';
     struct run run = {.view = view, .expect = expect, .kind = kind};
     struct cv_http_parser *parser = cv_http_parser_new(
         role, role == CV_HTTP_REQUESTS ? &cv_http_request_limits : &cv_http_response_limits);
