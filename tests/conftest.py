@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-for folder in ("e2e", "conformance", "adversarial"):
+for folder in ("e2e", "conformance", "adversarial", "interop"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 import culvert  # noqa: E402
 from culvert import World  # noqa: E402
 from scene import Scene  # noqa: E402
 
-pytest_plugins = ["clauses_plugin", "rows_plugin"]
+pytest_plugins = ["clauses_plugin", "rows_plugin", "interop_plugin"]
 DEFAULT_WORKERS = int(os.environ.get("CULVERT_TEST_WORKERS", "2"))
 
 
@@ -112,10 +112,20 @@ def authority(tmp_path_factory):
 @pytest.fixture(scope="session")
 def libssh_client(tmp_path_factory):
     """tests/peers/libssh_client.c, compiled against Debian's libssh."""
-    target = tmp_path_factory.mktemp("libssh") / "libssh_client"
+    return compile_libssh(tmp_path_factory, "libssh_client")
+
+
+@pytest.fixture(scope="session")
+def libssh_pump(tmp_path_factory):
+    """tests/peers/libssh_pump.c, compiled against Debian's libssh."""
+    return compile_libssh(tmp_path_factory, "libssh_pump")
+
+
+def compile_libssh(tmp_path_factory, name):
+    target = tmp_path_factory.mktemp("libssh") / name
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "libssh"], check=True,
                            capture_output=True, text=True).stdout.split()
-    source = culvert.ROOT / "tests" / "peers" / "libssh_client.c"
+    source = culvert.ROOT / "tests" / "peers" / f"{name}.c"
     subprocess.run(["gcc", "-std=gnu2x", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1",
                     "-o", target, source, *flags], check=True)
     return target
