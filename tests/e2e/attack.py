@@ -4,6 +4,7 @@ descriptors and tunnels of the relay are back where they were afterwards."""
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -54,14 +55,21 @@ class Target:
     `world.workers` of 1 makes attacker and bystander share a thread.
     """
 
-    def __init__(self, world, home=True, agent_args=(), **relay):
+    def __init__(self, world, home=True, agent_args=(), ca=None, **relay):
+        """`ca` is the authority of a relay with TLS, a file."""
         self.world = world
-        self.relay = world.relay(**relay)
+        self.ca = ca
+        env = {"CULVERT_CA_FILE": str(ca)} if ca else None
+        tls = {"tls": ssl.create_default_context(cafile=str(ca)), "server_name": "localhost"} \
+            if ca else {}
+        self.relay = world.relay(**tls, **relay)
         self.bobs = Bystander()
         world.cleanups.append(self.bobs.close)
         self.service = world.service()
-        self.bob_agent = world.http(self.relay, self.bobs.service_port, name="mine", sub="bob")
-        self.agent = world.http(self.relay, self.service.port, *agent_args) if home else None
+        self.bob_agent = world.http(self.relay, self.bobs.service_port, name="mine", sub="bob",
+                                    env=env)
+        self.agent = world.http(self.relay, self.service.port, *agent_args, env=env) \
+            if home else None
         self.token = world.token("alice")
         self.bob = world.token("bob")
         self.admin = world.token("root", "--admin")
@@ -72,6 +80,8 @@ class Target:
         return self.relay.fetch(f"/t/home{target}", self.token, **kw)
 
     def client(self, **kw):
+        if self.ca:
+            kw = {"tls": self.relay.tls, "server_name": "localhost", **kw}
         return Client(self.relay.port, **kw)
 
     def auth(self):
@@ -87,7 +97,7 @@ class Target:
         return counted
 
     def _watch(self, seconds=None):
-        self.bobs.start(self.relay.port, "/t/mine/x", self.bob)
+        self.bobs.start(self.relay.port, "/t/mine/x", self.bob, self.ca)
         if seconds:
             time.sleep(seconds)
             return self.bobs.stop()

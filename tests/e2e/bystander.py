@@ -10,6 +10,7 @@ import json
 import math
 import os
 import select
+import ssl
 import subprocess
 import sys
 import time
@@ -63,9 +64,9 @@ class Bystander:
         self._say("count")
         return range(self._read())
 
-    def start(self, relay_port, path, token):
-        """Probes go to `path` of this relay from now on."""
-        self._say("start", relay_port, path, token)
+    def start(self, relay_port, path, token, ca=None):
+        """Probes go to `path` of this relay from now on; over TLS, trusting the file `ca`."""
+        self._say("start", relay_port, path, token, ca and str(ca))
 
     def stop(self):
         """What he saw since start()."""
@@ -88,8 +89,10 @@ class Bystander:
 
 
 class _Prober:
-    def __init__(self, port, path, token, samples):
+    def __init__(self, port, path, token, ca, samples):
         self.port, self.path, self.token, self.samples = port, path, token, samples
+        self.tls = {"tls": ssl.create_default_context(cafile=ca), "server_name": "localhost"} \
+            if ca else {}
         self.client = None
         self.count = 0
 
@@ -99,7 +102,7 @@ class _Prober:
         try:
             if self.count % PER_CONNECTION == 0:
                 self.close()
-                self.client = Client(self.port, timeout=30)
+                self.client = Client(self.port, timeout=30, **self.tls)
             self.client.request("POST", self.path, self.token, body=body)
             response = self.client.response()
             if response is None or response.status != 200 or response.body != body:
@@ -134,7 +137,7 @@ def main():
             if word == "start":
                 samples = Samples()
                 through = _Prober(*args, samples)
-                direct = _Prober(service.port, "/control", None, samples)
+                direct = _Prober(service.port, "/control", None, None, samples)
             elif word == "stop":
                 through.close()
                 direct.close()
