@@ -85,7 +85,7 @@ def test_a_connection_that_fails_ends_alone(weak, side, call, error):
     faults = getattr(weak, f"{side}_faults")
     with weak.load():
         faults.fail(call, error, chance=0.01, count=25)
-        wait_for(lambda: faults.hits(call) >= 8, 30, "faults")
+        weak.until(faults, call, 8)
         faults.clear()
         wait_for(weak.is_well, 30, "requests that work again")
     weak.echo(64 * KIB)

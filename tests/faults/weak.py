@@ -7,6 +7,7 @@ import threading
 import time
 
 from client import Broken, Client
+from culvert import wait_for
 
 
 class Weak:
@@ -36,6 +37,14 @@ class Weak:
         assert response.status == 200 and response.is_complete
         assert hashlib.sha256(response.body).digest() == hashlib.sha256(body).digest()
 
+    def until(self, faults, kind, count, timeout=60):
+        """Waits until that many calls have been changed."""
+        def look():
+            for process in (self.relay, self.agent):
+                assert process.process.poll() is None, process.tail()
+            return faults.hits(kind) >= count
+        wait_for(look, timeout, f"faults of {kind}")
+
     def is_well(self):
         try:
             self.echo(1000, timeout=5)
@@ -64,6 +73,7 @@ class Weak:
         for thread in threads:
             thread.start()
         try:
+            wait_for(lambda: whole, 20, "answers before any fault")
             yield whole
         finally:
             is_over.set()
