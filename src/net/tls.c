@@ -19,6 +19,10 @@
 /* Several records per read system call; freed while a connection is idle. */
 enum { READ_AHEAD_BYTES = 64 * 1024, RECORD_BYTES = 16 * 1024 };
 
+/* New keys are due every 2^24 records or so (RFC 8446 §5.5). A peer that asks for them without
+ * sending anything else only makes work: more updates than this in so many bytes end it. */
+enum { KEY_UPDATES_MAX = 32, KEY_UPDATE_BYTES = 64 * 1024 };
+
 struct cv_tls_server {
     char *cert_file;
     char *key_file;
@@ -32,6 +36,8 @@ struct cv_tls_client {
 
 struct cv_tls_session {
     SSL *ssl;
+    unsigned key_updates; /* that came since read_bytes was 0 */
+    size_t read_bytes;
 };
 
 /* --- errors --- */
@@ -67,6 +73,10 @@ static bool is_certificate_alert(int reason)
 static struct cv_status classify(struct cv_tls_session *session, int result, int saved_errno,
                                  enum cv_tls_want *want, struct cv_error *error)
 {
+    if (session->key_updates > KEY_UPDATES_MAX) {
+        ERR_clear_error();
+        return cv_fail(error, CV_TLS, "too many key updates");
+    }
     switch (SSL_get_error(session->ssl, result)) {
     case SSL_ERROR_WANT_READ:
         *want = CV_TLS_WANT_READ;
@@ -286,6 +296,21 @@ void cv_tls_client_free(struct cv_tls_client **pointer)
 
 /* --- sessions --- */
 
+/* OpenSSL answers KeyUpdates (RFC 8446 §4.6.3) inside one call of SSL_read, as long as they come.
+ * With the mark of an end of file set, it takes nothing more from the peer. */
+static void on_message(int is_sent, int version, int content_type, const void *data, size_t len,
+                       SSL *ssl, void *arg)
+{
+    (void)version;
+    struct cv_tls_session *session = arg;
+    const uint8_t *message = data;
+    if (is_sent || content_type != SSL3_RT_HANDSHAKE || len == 0 ||
+        message[0] != SSL3_MT_KEY_UPDATE)
+        return;
+    if (++session->key_updates > KEY_UPDATES_MAX)
+        SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+}
+
 static struct cv_status session_new(SSL_CTX *ctx, int fd, struct cv_tls_session **out,
                                     struct cv_error *error)
 {
@@ -297,6 +322,8 @@ static struct cv_status session_new(SSL_CTX *ctx, int fd, struct cv_tls_session 
         ERR_clear_error();
         return cv_fail(error, CV_NO_MEMORY, "no memory for a TLS session");
     }
+    SSL_set_msg_callback(session->ssl, on_message);
+    SSL_set_msg_callback_arg(session->ssl, session);
     *out = session;
     return cv_ok();
 }
@@ -380,7 +407,12 @@ struct cv_status cv_tls_read(struct cv_tls_session *session, void *data, size_t 
     ERR_clear_error();
     errno = 0;
     int result = SSL_read_ex(session->ssl, data, len, got);
-    return result == 1 ? cv_ok() : classify(session, result, errno, want, error);
+    if (result != 1)
+        return classify(session, result, errno, want, error);
+    session->read_bytes += *got;
+    if (session->read_bytes >= KEY_UPDATE_BYTES && session->key_updates <= KEY_UPDATES_MAX)
+        session->read_bytes = session->key_updates = 0;
+    return cv_ok();
 }
 
 struct cv_status cv_tls_write(struct cv_tls_session *session, const void *data, size_t len,

@@ -56,7 +56,8 @@ struct cv_status cv_tls_handshake(struct cv_tls_session *session, enum cv_tls_wa
                                   struct cv_error *error);
 
 /* CV_OK: *got bytes (at least 1). CV_AGAIN as above. CV_EOF: close_notify came, all was read.
- * CV_CONN_RESET: the stream was cut without close_notify, or reset. CV_TLS: broken. */
+ * CV_CONN_RESET: the stream was cut without close_notify, or reset. CV_TLS: broken, or a peer that
+ * asks for new keys (RFC 8446 §4.6.3) over and over without sending data. */
 struct cv_status cv_tls_read(struct cv_tls_session *session, void *data, size_t len, size_t *got,
                              enum cv_tls_want *want, struct cv_error *error);
 

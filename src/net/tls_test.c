@@ -156,6 +156,8 @@ struct stranger {
     int fd;
     int max_version;
     const char *alpn; /* in wire form */
+    int key_updates;  /* sent once connected, each with a byte of data where has_data */
+    bool has_data;
     int result;
     pthread_t thread;
 };
@@ -171,6 +173,14 @@ static void *strange_client(void *arg)
         SSL_set_alpn_protos(ssl, (const unsigned char *)stranger->alpn,
                             (unsigned)strlen(stranger->alpn));
     stranger->result = SSL_connect(ssl);
+    for (int i = 0; stranger->result == 1 && i < stranger->key_updates; i++) {
+        static const uint8_t data[16 * 1024];
+        (void)SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+        stranger->result =
+            stranger->has_data ? SSL_write(ssl, data, sizeof data) > 0 : SSL_do_handshake(ssl);
+    }
+    if (stranger->key_updates)
+        SSL_shutdown(ssl);
     /* In TLS 1.3 a client has connected before the server's objection arrives. */
     char byte;
     if (stranger->result == 1 && SSL_read(ssl, &byte, 1) <= 0 &&
@@ -189,7 +199,8 @@ static void shut_on_open(struct end *end, const char *what)
         cv_worker_stop(end->bench->worker);
 }
 
-static struct cv_status meet_stranger(struct stranger *stranger)
+static struct cv_status meet_stranger_with(struct stranger *stranger,
+                                           void (*on_event)(struct end *end, const char *what))
 {
     struct cv_tls_server *server;
     struct cv_tls_session *session;
@@ -201,7 +212,7 @@ static struct cv_status meet_stranger(struct stranger *stranger)
     assert_int_equal(fcntl(fds[0], F_SETFL, 0), 0); /* blocking again */
     stranger->fd = fds[0];
     assert_ok(cv_tls_server_session(server, fds[1], &session, NULL));
-    struct end end = {.on_event = shut_on_open};
+    struct end end = {.on_event = on_event};
     end_open(&end, &bench, fds[1], session);
     assert_int_equal(pthread_create(&stranger->thread, NULL, strange_client, stranger), 0);
     bench_run(&bench);
@@ -209,6 +220,11 @@ static struct cv_status meet_stranger(struct stranger *stranger)
     close(fds[0]);
     cv_tls_server_free(&server);
     return end.why;
+}
+
+static struct cv_status meet_stranger(struct stranger *stranger)
+{
+    return meet_stranger_with(stranger, shut_on_open);
 }
 
 static void tls_1_2_is_refused(void **state)
@@ -263,6 +279,26 @@ static void bytes_that_are_no_tls_end_the_handshake(void **state)
     cv_tls_server_free(&server);
 }
 
+static void close_on_eof(struct end *end, const char *what)
+{
+    if (strcmp(what, "eof") == 0)
+        cv_conn_close(end->conn, cv_ok());
+    if (strcmp(what, "closed") == 0)
+        cv_worker_stop(end->bench->worker);
+}
+
+static void new_keys_without_end_are_refused_new_keys_under_load_are_not(void **state)
+{
+    (void)state;
+    struct stranger stranger = {.max_version = TLS1_3_VERSION, .key_updates = 33};
+    assert_status(meet_stranger_with(&stranger, close_on_eof), CV_TLS);
+    stranger = (struct stranger){.max_version = TLS1_3_VERSION, .key_updates = 32};
+    assert_ok(meet_stranger_with(&stranger, close_on_eof));
+    stranger =
+        (struct stranger){.max_version = TLS1_3_VERSION, .key_updates = 200, .has_data = true};
+    assert_ok(meet_stranger_with(&stranger, close_on_eof));
+}
+
 int main(void)
 {
     if (!cv_is_ok(cv_net_init()))
@@ -277,6 +313,7 @@ int main(void)
         cmocka_unit_test(tls_1_2_is_refused),
         cmocka_unit_test(alpn_takes_http_1_1_only),
         cmocka_unit_test(bytes_that_are_no_tls_end_the_handshake),
+        cmocka_unit_test(new_keys_without_end_are_refused_new_keys_under_load_are_not),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     certs_done(&certs);

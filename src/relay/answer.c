@@ -48,6 +48,11 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
         take_interim(c, head);
         return true;
     }
+    if (head->status == 101 && !head_protocol_was_offered(c, head)) {
+        exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE,
+                      "it chose a subprotocol that was not offered");
+        return false;
+    }
     x->status = head->status;
     x->is_service_reusable = head->keep_alive;
     x->mark = mark_for(head);

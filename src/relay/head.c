@@ -27,6 +27,17 @@ bool head_origin_is_allowed(const struct cv_consumer *c)
     return false;
 }
 
+bool head_origin_is_own(const struct cv_consumer *c)
+{
+    const struct cv_slice *origin = cv_http_find(&c->head, "Origin");
+    const struct cv_slice *host = cv_http_find(&c->head, "Host");
+    struct cv_slice rest = origin ? *origin : cv_slice(NULL, 0);
+    struct cv_slice scheme = cv_slice_split(&rest, ':');
+    bool is_http = cv_slice_is_nocase(scheme, "http") || cv_slice_is_nocase(scheme, "https");
+    return is_http && host && cv_slice_starts_with(rest, "//") &&
+           cv_slice_equal_nocase(cv_slice(rest.data + 2, rest.len - 2), *host);
+}
+
 struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out)
 {
     if (c->worker->relay->config->cors_origins.count == 0)
@@ -133,6 +144,25 @@ static struct cv_status write_protocols(const struct cv_consumer *c, struct cv_b
             cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), cv_buf_slice(&list));
     cv_buf_done(&list);
     return status;
+}
+
+bool head_protocol_was_offered(const struct cv_consumer *c, const struct cv_http_head *head)
+{
+    const struct cv_slice *chosen = cv_http_find(head, "Sec-WebSocket-Protocol");
+    if (!chosen || !chosen->len)
+        return true;
+    if (cv_http_count(head, "Sec-WebSocket-Protocol") > 1 ||
+        cv_slice_starts_with(*chosen, "bearer."))
+        return false;
+    for (size_t i = 0; i < c->head.field_count; i++) {
+        if (!cv_slice_is_nocase(c->head.fields[i].name, "Sec-WebSocket-Protocol"))
+            continue;
+        struct cv_slice rest = c->head.fields[i].value, item;
+        while (cv_http_list_next(&rest, &item))
+            if (cv_slice_equal(item, *chosen))
+                return true;
+    }
+    return false;
 }
 
 /* Services such as Ollama refuse foreign origins: they get their own. */

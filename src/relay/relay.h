@@ -59,7 +59,7 @@ struct cv_relay_worker {
     struct cv_session *sessions; /* utlist DL: links on this worker */
     atomic_uint session_count;
     atomic_uint stream_count; /* of those links: in use or waited for */
-    uint64_t next_request; /* for request ids: instance, worker, number */
+    uint64_t next_request;    /* for request ids: instance, worker, number */
     struct cv_fetch *key_fetch;
     struct cv_listener *listeners[CV_RELAY_LISTENERS_MAX];
     struct cv_timer tick; /* first worker: housekeeping */

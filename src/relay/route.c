@@ -135,6 +135,12 @@ static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_error *er
         return cv_fail(error, CV_WS_VERSION, "this is the address of WebSocket upgrades");
     if (cv_http_count(&c->head, "Sec-WebSocket-Key") > 1)
         return cv_fail(error, CV_WS_UPGRADE, "more than one Sec-WebSocket-Key");
+    if (cv_http_count(&c->head, "Sec-WebSocket-Version") > 1)
+        return cv_fail(error, CV_WS_UPGRADE, "more than one Sec-WebSocket-Version");
+    /* What follows the head are frames: a body would be taken for some. */
+    if (c->head.framing == CV_HTTP_CHUNKED ||
+        (c->head.framing == CV_HTTP_LENGTH && c->head.content_length))
+        return cv_fail(error, CV_WS_UPGRADE, "an upgrade has no body");
     return cv_ws_check_request(&request, error);
 }
 
@@ -209,7 +215,9 @@ static void serve_upgrade(struct cv_consumer *c)
         return;
     status = cv_ws_choose_protocol(field(c, "Sec-WebSocket-Protocol"), supported, 2, &protocol);
     if (!cv_is_ok(status) || !protocol.len) {
-        problem_answer(c, CV_WS_UPGRADE, CV_HOP_CONSUMER,
+        /* A list that can be read and names none of ours is a wish that is not granted. */
+        bool is_readable = cv_is_ok(status) && field(c, "Sec-WebSocket-Protocol").len;
+        problem_answer(c, is_readable ? CV_FORBIDDEN : CV_WS_UPGRADE, CV_HOP_CONSUMER,
                        "the subprotocol must be culvert.v1 or ssh", false);
         return;
     }
@@ -328,7 +336,15 @@ static bool check_rules(struct cv_consumer *c)
 static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_path_form)
 {
     bool has_body = c->head.framing != CV_HTTP_NO_BODY;
-    if (serve_preflight(c) || !authenticate(c))
+    if (serve_preflight(c))
+        return;
+    /* CORS does not guard WebSockets: any page may open one (RFC 6455 §10.2). */
+    if (c->head.is_upgrade && field(c, "Origin").len && !head_origin_is_own(c) &&
+        !head_origin_is_allowed(c)) {
+        problem_answer(c, CV_ORIGIN, CV_HOP_CONSUMER, NULL, false);
+        return;
+    }
+    if (!authenticate(c))
         return;
     if (!cv_identity_may_use_tunnel(c->x.identity, name)) {
         problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "the token is not valid for this tunnel",

@@ -131,6 +131,21 @@ static struct session_tunnel *put_tunnel(struct cv_session *session, struct cv_t
     return tunnel;
 }
 
+/* A name that comes or goes is worth a line, until a peer makes nothing but lines of it. */
+static void log_tunnel(struct cv_session *session, const char *event, const char *message,
+                       const char *name, uint32_t port)
+{
+    struct cv_log *log = session->worker->relay->log;
+    if (session->told < SESSION_TOLD_MAX) {
+        session->told++;
+        cv_log(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
+               CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
+        return;
+    }
+    cv_log_limited(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
+                   CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
+}
+
 /* Tells a session on whatever worker that it has lost a name. */
 struct displaced_mail {
     struct cv_mail mail;
@@ -147,9 +162,8 @@ static void on_displaced(void *arg)
     bool is_lost = !cv_registry_has(session->worker->relay->registry, user_key(session), session,
                                     cv_slice_str(mail->name));
     if (session->link && tunnel && tunnel->is_published && is_lost) {
-        cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "tunnel_replaced",
-               "another agent has taken over the tunnel", CV_F_STR("tunnel", mail->name),
-               CV_F_STR("userId", session->user_id));
+        log_tunnel(session, "tunnel_replaced", "another agent has taken over the tunnel",
+                   mail->name, tunnel->port);
         notice(session, "replaced", mail->name, cv_status_text(CV_REPLACED));
         remove_tunnel(session, tunnel);
         cv_pool_end_tunnel(&session->pool, mail->name, cv_status(CV_REPLACED));
@@ -196,9 +210,7 @@ static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
     if (!cv_is_ok(status))
         return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
     tunnel->is_published = true;
-    cv_log(relay->log, CV_LOG_INFO, "session", "tunnel_published", "tunnel published",
-           CV_F_STR("tunnel", tunnel->spec->name), CV_F_UINT("port", tunnel->port),
-           CV_F_STR("userId", session->user_id));
+    log_tunnel(session, "tunnel_published", "tunnel published", tunnel->spec->name, tunnel->port);
     return true;
 }
 
@@ -264,13 +276,13 @@ static bool withdraw(struct cv_session *session, struct cv_slice name)
     if (!tunnel || !tunnel->is_published)
         return false;
     char text[CV_TUNNEL_NAME_MAX + 1];
+    uint32_t port = tunnel->port;
     (void)cv_slice_to_str(name, text, sizeof text);
     cv_registry_withdraw(session->worker->relay->registry, user_key(session), session, name,
                          cv_worker_now_ms(session->worker->worker));
     remove_tunnel(session, tunnel);
     cv_pool_withdraw_tunnel(&session->pool, text);
-    cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "tunnel_withdrawn",
-           "tunnel withdrawn", CV_F_STR("tunnel", text), CV_F_STR("userId", session->user_id));
+    log_tunnel(session, "tunnel_withdrawn", "tunnel withdrawn", text, port);
     return true;
 }
 

@@ -12,7 +12,8 @@
 #include "relay/relay.h"
 #include "relay/session.h"
 
-enum { SESSION_TUNNELS_MAX = 64 };
+/* Names a link may have, and the lines about them that go out whatever their number. */
+enum { SESSION_TUNNELS_MAX = 64, SESSION_TOLD_MAX = 2 * SESSION_TUNNELS_MAX };
 
 /* A name this session has described or published. */
 struct session_tunnel {
@@ -35,6 +36,7 @@ struct cv_session {
     struct cv_identity *identity;
     struct session_tunnel tunnels[SESSION_TUNNELS_MAX];
     size_t tunnel_count;
+    unsigned told; /* lines of tunnels that came and went, up to SESSION_TOLD_MAX */
     struct cv_pool pool;
     bool is_withdrawn; /* for good */
     uint64_t since_ms;

@@ -7,9 +7,8 @@ import threading
 import time
 
 import pytest
-from attack import Target
 from client import Client
-from culvert import World, wait_for
+from culvert import wait_for
 from hostile import (ADJUST, CLOSE, CONFIRM, DATA, EOF, EXTENDED, FAILURE, OPEN, REQUEST, Boolean,
                      Byte, Hostile, String, UInt32, drive)
 
@@ -18,13 +17,9 @@ GIB = 1 << 30
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    world = World(tmp_path_factory.mktemp("channels"), 1)
-    try:
-        yield Target(world, env={"CULVERT_TIMERS_FIRST_BYTE": "3s",
-                                 "MAX_CONNECTIONS_PER_USER": "500"})
-    finally:
-        world.close()
+def target(make_target):
+    return make_target(env={"CULVERT_TIMERS_FIRST_BYTE": "3s",
+                            "MAX_CONNECTIONS_PER_USER": "500"})
 
 
 async def close(reader, writer):
@@ -186,17 +181,13 @@ class Source:
 
 
 @pytest.fixture(scope="module")
-def flood(tmp_path_factory):
+def flood(make_target):
     """alice's `home` gives a gibibyte to whoever asks for /big."""
-    world = World(tmp_path_factory.mktemp("flood"), 1)
-    try:
-        flood = Target(world, env={"CULVERT_LIMITS_BODY_IDLE_TIMEOUT": "60s",
-                                   "MAX_CONNECTIONS_PER_USER": "100"})
-        flood.source = Source()
-        flood.service.routes["/big"] = lambda conn, request: flood.source(conn, request)
-        yield flood
-    finally:
-        world.close()
+    flood = make_target(env={"CULVERT_LIMITS_BODY_IDLE_TIMEOUT": "60s",
+                             "MAX_CONNECTIONS_PER_USER": "100"})
+    flood.source = Source()
+    flood.service.routes["/big"] = lambda conn, request: flood.source(conn, request)
+    return flood
 
 
 async def ask_by_ssh(hostile, path):

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 from attack import Target, upgrade
-from culvert import World, wait_for
+from culvert import wait_for
 from hostile import (CONFIRM, DATA, FAILURE, OPEN, OPENS, REQUEST, Boolean, Hostile, String, UInt32,
                      asyncssh, drive)
 
@@ -16,12 +16,8 @@ GLOBAL, SUCCEEDED, FAILED = 80, 81, 82
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    world = World(tmp_path_factory.mktemp("requests"), 1)
-    try:
-        yield Target(world, env={"MAX_CONNECTIONS_PER_USER": "500"})
-    finally:
-        world.close()
+def target(make_target):
+    return make_target(env={"MAX_CONNECTIONS_PER_USER": "500"})
 
 
 async def ok(reader, writer):
@@ -222,7 +218,7 @@ def test_row_24_publishing_and_withdrawing_in_a_loop(target):
 @pytest.mark.tsan
 def test_row_24_agents_that_take_a_name_from_each_other_all_the_time(world, workers):
     """On different workers, while consumers use it: an answer or an error, never silence."""
-    target = Target(world, home=False, env={"MAX_CONNECTIONS_PER_USER": "50"})
+    target = Target(world, home=False, env={"MAX_CONNECTIONS_PER_USER": "50", "LOG_LEVEL": "info"})
 
     async def run():
         async with Hostile(target) as a, Hostile(target) as b, Hostile(target) as c:
@@ -235,7 +231,7 @@ def test_row_24_agents_that_take_a_name_from_each_other_all_the_time(world, work
                     assert response is not None, "closed without an answer"
                     seen.add(response.status)
 
-            consumers = [asyncio.create_task(consume()) for _ in range(4)]
+            consumers = [asyncio.create_task(consume()) for _ in range(2)]
             await a.publish(ok)
             for _ in range(60):
                 for hostile in (a, b, c):
@@ -255,7 +251,7 @@ def test_row_24_agents_that_take_a_name_from_each_other_all_the_time(world, work
                 await asyncio.sleep(0.02)
             else:
                 pytest.fail("a name that was given up is still published")
-    with target.attack():
+    with target.attack(log_lines=450, log_bytes=150_000):
         drive(run())
 
 

@@ -4,13 +4,14 @@ descriptors and tunnels of the relay are back where they were afterwards."""
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
 from dataclasses import dataclass
 
 from bystander import WAKE_UPS, Bystander, Samples, p99
-from client import Client
+from client import Broken, Client
 from culvert import BIN, SANITIZER, wait_for
 
 # Sanitizers keep freed memory for a while.
@@ -54,14 +55,21 @@ class Target:
     `world.workers` of 1 makes attacker and bystander share a thread.
     """
 
-    def __init__(self, world, home=True, agent_args=(), **relay):
+    def __init__(self, world, home=True, agent_args=(), ca=None, **relay):
+        """`ca` is the authority of a relay with TLS, a file."""
         self.world = world
-        self.relay = world.relay(**relay)
+        self.ca = ca
+        env = {"CULVERT_CA_FILE": str(ca)} if ca else None
+        tls = {"tls": ssl.create_default_context(cafile=str(ca)), "server_name": "localhost"} \
+            if ca else {}
+        self.relay = world.relay(**tls, **relay)
         self.bobs = Bystander()
         world.cleanups.append(self.bobs.close)
         self.service = world.service()
-        self.bob_agent = world.http(self.relay, self.bobs.service_port, name="mine", sub="bob")
-        self.agent = world.http(self.relay, self.service.port, *agent_args) if home else None
+        self.bob_agent = world.http(self.relay, self.bobs.service_port, name="mine", sub="bob",
+                                    env=env)
+        self.agent = world.http(self.relay, self.service.port, *agent_args, env=env) \
+            if home else None
         self.token = world.token("alice")
         self.bob = world.token("bob")
         self.admin = world.token("root", "--admin")
@@ -72,6 +80,8 @@ class Target:
         return self.relay.fetch(f"/t/home{target}", self.token, **kw)
 
     def client(self, **kw):
+        if self.ca:
+            kw = {"tls": self.relay.tls, "server_name": "localhost", **kw}
         return Client(self.relay.port, **kw)
 
     def auth(self):
@@ -87,7 +97,7 @@ class Target:
         return counted
 
     def _watch(self, seconds=None):
-        self.bobs.start(self.relay.port, "/t/mine/x", self.bob)
+        self.bobs.start(self.relay.port, "/t/mine/x", self.bob, self.ca)
         if seconds:
             time.sleep(seconds)
             return self.bobs.stop()
@@ -260,3 +270,23 @@ class Pump:
 def environment(target, token=None):
     return ["/usr/bin/env", f"CULVERT_TOKEN={token or target.token}",
             f"CULVERT_STATE_DIR={target.world.state}", f"HOME={os.environ.get('HOME', '/')}"]
+
+
+class Cases:
+    """Many small cases in one test: all are tried, and all that failed are named."""
+
+    def __init__(self):
+        self.faults = []
+        self.count = 0
+
+    @contextlib.contextmanager
+    def case(self, name):
+        self.count += 1
+        try:
+            yield
+        except (AssertionError, OSError, Broken, ValueError) as error:
+            self.faults.append(f"{name[:60]!r}: {type(error).__name__}: {str(error)[:300]}")
+
+    def check(self):
+        assert not self.faults, f"{len(self.faults)} of {self.count} cases:\n" + \
+            "\n".join(self.faults[:20])

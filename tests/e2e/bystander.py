@@ -3,15 +3,17 @@
 
 He and his service are a process of their own, so that an attacker who is busy in this one does not
 make them wait. Each turn takes three times: a request through the relay, the same request to the
-service itself, and a short sleep. The last two say what the machine does to everybody at that moment: what they lose
-while the attack goes on is noise and not the relay's doing.
+service itself, and a short sleep. The last two say what the machine does to everybody at that
+moment: what they lose while the attack goes on is noise and not the relay's doing.
 """
 import json
 import math
 import os
-import select
+import queue
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from service import Service
 
 PAUSE_S = 0.002
 PER_CONNECTION = 5
+PROBES_MIN = 20  # however short the attack
 # How many processes wake up one after the other for a request through the relay, against one.
 WAKE_UPS = 4
 
@@ -63,9 +66,9 @@ class Bystander:
         self._say("count")
         return range(self._read())
 
-    def start(self, relay_port, path, token):
-        """Probes go to `path` of this relay from now on."""
-        self._say("start", relay_port, path, token)
+    def start(self, relay_port, path, token, ca=None):
+        """Probes go to `path` of this relay from now on; over TLS, trusting the file `ca`."""
+        self._say("start", relay_port, path, token, ca and str(ca))
 
     def stop(self):
         """What he saw since start()."""
@@ -88,8 +91,10 @@ class Bystander:
 
 
 class _Prober:
-    def __init__(self, port, path, token, samples):
+    def __init__(self, port, path, token, ca, samples):
         self.port, self.path, self.token, self.samples = port, path, token, samples
+        self.tls = {"tls": ssl.create_default_context(cafile=ca), "server_name": "localhost"} \
+            if ca else {}
         self.client = None
         self.count = 0
 
@@ -99,7 +104,7 @@ class _Prober:
         try:
             if self.count % PER_CONNECTION == 0:
                 self.close()
-                self.client = Client(self.port, timeout=30)
+                self.client = Client(self.port, timeout=30, **self.tls)
             self.client.request("POST", self.path, self.token, body=body)
             response = self.client.response()
             if response is None or response.status != 200 or response.body != body:
@@ -121,28 +126,48 @@ def _say(value):
     print(json.dumps(value), flush=True)
 
 
+def _forget(service):
+    """What the service keeps for tests that look at it; returns how many connections went."""
+    with service.lock:
+        over = [conn for conn in service.connections if conn.closed_at]
+        service.connections = [conn for conn in service.connections if not conn.closed_at]
+        service.requests.clear()
+    return len(over)
+
+
+def _listen(commands):
+    for line in sys.stdin:
+        commands.put(json.loads(line))
+    commands.put(None)
+
+
 def main():
     service = Service()
     _say(service.port)
+    commands = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(commands,), daemon=True).start()
     samples, through, direct = None, None, None
+    forgotten = 0
     while True:
-        if samples is None or select.select([sys.stdin], [], [], 0)[0]:
-            line = sys.stdin.readline()
-            if not line:
+        if samples is None or (not commands.empty() and len(samples.probe) >= PROBES_MIN):
+            command = commands.get()
+            if command is None:
                 return
-            word, *args = json.loads(line)
+            word, *args = command
             if word == "start":
                 samples = Samples()
                 through = _Prober(*args, samples)
-                direct = _Prober(service.port, "/control", None, samples)
+                direct = _Prober(service.port, "/control", None, None, samples)
             elif word == "stop":
                 through.close()
                 direct.close()
                 _say(vars(samples))
                 samples = None
             else:
-                _say(len(service.connections))
+                _say(forgotten + len(service.connections))
             continue
+        if len(service.requests) > 1000:
+            forgotten += _forget(service)
         through.probe(samples.probe)
         direct.probe(samples.control)
         started = time.monotonic()

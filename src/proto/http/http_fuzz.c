@@ -155,8 +155,8 @@ static void check_splits(enum cv_http_role role, const char *expect, const uint8
 
 /* 2. What came out so far, llhttp reads from the same bytes. It may read further, since we are the
  * stricter one. It may stop before only where it is known to be wrong: at a method that is not on
- * its list, and (8.1) at a quoted pair in a chunk extension; or where we bear with services that pad
- * their chunk sizes. */
+ * its list, and (8.1) at a quoted pair in a chunk extension; or where we bear with services that
+ * pad their chunk sizes. */
 static void check_llhttp(enum cv_http_role role, const char *expect, const uint8_t *bytes,
                          size_t len)
 {
