@@ -9,7 +9,11 @@
 #include "relay/relay.h"
 
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+/* What a relay has open besides its connections: listeners, loops, log, files of a reload. */
+enum { OTHER_DESCRIPTORS = 256 };
 
 struct values {
     const char *config_path;
@@ -56,6 +60,23 @@ static void say_failed(struct cv_log *log, struct cv_status status, const struct
         cv_log(log, CV_LOG_ERROR, "relay", "start_failed", message, CV_F_STATUS(status));
 }
 
+/* The usual soft limit of 1,024 is there for select(2), which nothing here uses. Where the hard one
+ * is too low as well, connections will be refused by accept before limits.max_connections is. */
+static void raise_descriptors(const struct cv_relay_config *config, struct cv_log *log)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    struct rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+        limit = raised;
+    uint64_t wanted = config->limits_max_connections + OTHER_DESCRIPTORS;
+    if (limit.rlim_cur < wanted)
+        cv_log(log, CV_LOG_WARN, "relay", "descriptors_low",
+               "fewer descriptors may be open than limits.max_connections needs: raise ulimit -n",
+               CV_F_UINT("allowed", limit.rlim_cur), CV_F_UINT("needed", wanted));
+}
+
 static int serve(const struct cv_relay_config *config, bool is_dev, const char *state_dir)
 {
     struct cv_log log;
@@ -65,6 +86,7 @@ static int serve(const struct cv_relay_config *config, bool is_dev, const char *
         cv_cli_complain(status.id, NULL);
         return CV_EXIT_FAILED;
     }
+    raise_descriptors(config, &log);
     cv_relay_block_signals();
     struct cv_relay *relay = NULL;
     struct cv_relay_options relay_options = {

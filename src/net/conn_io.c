@@ -312,7 +312,15 @@ static void conn_write(struct cv_conn *conn)
 static void handshake(struct cv_conn *conn)
 {
     struct cv_error error = {0};
+    if (!cv_worker_has_time(conn->worker)) {
+        /* Polling tells again, next turn: of a socket that can be written, at once. */
+        if (conn->handshake_want == CV_TLS_WANT_NOTHING)
+            conn->handshake_want = CV_TLS_WANT_WRITE;
+        return;
+    }
+    uint64_t begin_ns = cv_worker_now_ns(conn->worker);
     struct cv_status status = cv_tls_handshake(conn->tls, &conn->handshake_want, &error);
+    cv_worker_spend(conn->worker, cv_worker_now_ns(conn->worker) - begin_ns);
     if (status.id == CV_AGAIN)
         return;
     if (!cv_is_ok(status)) {

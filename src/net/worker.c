@@ -18,6 +18,7 @@ enum {
     SIGNALS_MAX = 8,
     /* Rounds of deferred work in one turn before sockets get their chance again. */
     DEFER_ROUNDS_MAX = 32,
+    SPENDABLE_NS = 4000000,
 };
 
 struct worker_signal {
@@ -47,6 +48,7 @@ struct cv_worker {
     uint64_t armed_ms;        /* what `timer` is set to; UINT64_MAX when stopped */
     struct cv_defer deferred; /* list heads */
     struct cv_defer next_turn;
+    uint64_t spent_ns; /* of SPENDABLE_NS, in this turn */
     struct cv_worker_item items;
     struct worker_signal signals[SIGNALS_MAX];
     unsigned signal_count;
@@ -146,6 +148,16 @@ uint64_t cv_worker_wall_seconds(const struct cv_worker *worker)
     return (uint64_t)now.tv_sec;
 }
 
+bool cv_worker_has_time(const struct cv_worker *worker)
+{
+    return worker->spent_ns < SPENDABLE_NS;
+}
+
+void cv_worker_spend(struct cv_worker *worker, uint64_t spent_ns)
+{
+    worker->spent_ns += spent_ns;
+}
+
 struct cv_status cv_worker_timer_start(struct cv_worker *worker, struct cv_timer *timer,
                                        uint64_t delay_ms)
 {
@@ -185,6 +197,7 @@ static void arm_timer(struct cv_worker *worker)
 static void on_prepare(uv_prepare_t *handle)
 {
     struct cv_worker *worker = handle->data;
+    worker->spent_ns = 0;
     for (int round = 0; round < DEFER_ROUNDS_MAX && !list_is_empty(&worker->deferred); round++)
         list_run(&worker->deferred);
     if (!list_is_empty(&worker->deferred))

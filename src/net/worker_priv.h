@@ -29,6 +29,12 @@ struct uv_loop_s *cv_worker_loop(struct cv_worker *worker);
  * loop. */
 uint8_t *cv_worker_read_buffer(struct cv_worker *worker);
 
+/* Work that strangers can ask for and that takes long, which is TLS handshakes, has a few
+ * milliseconds in a turn of the loop; then others have their turn. True while there is time left;
+ * cv_worker_spend says what was taken of it, in nanoseconds. */
+bool cv_worker_has_time(const struct cv_worker *worker);
+void cv_worker_spend(struct cv_worker *worker, uint64_t spent_ns);
+
 /* The connection whose callbacks are running, or NULL. Only compared. */
 void **cv_worker_busy_with(struct cv_worker *worker);
 

@@ -26,6 +26,7 @@
 #include "relay/session_private.h"
 #include "telemetry/log.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,11 +38,37 @@ enum {
     RELAY_BACKLOG = 1024,
     RELAY_TICK_MS = 1000,
     RELAY_EXPIRE_MS = 60000,
+    RELAY_TRIM_MS = 5000,
+    RELAY_CROWD = 256,          /* so many connections less than there were */
     RELAY_LAST_WORDS_MS = 1500, /* for answers and goodbyes once the drain is over */
     RELAY_POLL_MS = 20,
 };
 
+/* Consumers and links, over all workers. */
+static unsigned connected(const struct cv_relay *relay)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < relay->worker_count; i++)
+        count += atomic_load_explicit(&relay->workers[i].consumer_count, memory_order_relaxed) +
+                 atomic_load_explicit(&relay->workers[i].session_count, memory_order_relaxed);
+    return count;
+}
+
 /* ---- housekeeping, on the first worker ---- */
+
+/* What a crowd used, the allocator keeps between the little that is still in use: some 50 KB for
+ * each half TLS handshake. It goes back to the system once the crowd has gone. */
+static void give_memory_back(struct cv_relay_worker *worker, uint64_t now_ms)
+{
+    unsigned count = connected(worker->relay);
+    if (count > worker->crowd)
+        worker->crowd = count;
+    if (worker->crowd - count < RELAY_CROWD || now_ms < worker->trim_due_ms)
+        return;
+    worker->crowd = count;
+    worker->trim_due_ms = now_ms + RELAY_TRIM_MS;
+    (void)malloc_trim(0);
+}
 
 static void on_tick(void *arg)
 {
@@ -56,6 +83,7 @@ static void on_tick(void *arg)
         worker->expire_due_ms = now_ms + RELAY_EXPIRE_MS;
         cv_registry_expire(relay->registry, now_ms);
     }
+    give_memory_back(worker, now_ms);
     cv_log_flush(relay->log);
     (void)cv_worker_timer_start(worker->worker, &worker->tick, RELAY_TICK_MS);
 }
@@ -153,16 +181,6 @@ static struct cv_status open_lists(struct cv_relay *relay, struct cv_error *erro
             return cv_fail(error, CV_CONFIG, "trusted_proxy: %s is not a network",
                            c->trusted_proxy.items[i]);
     return cv_ok();
-}
-
-/* Consumers and links, over all workers. */
-static unsigned connected(const struct cv_relay *relay)
-{
-    unsigned count = 0;
-    for (unsigned i = 0; i < relay->worker_count; i++)
-        count += atomic_load_explicit(&relay->workers[i].consumer_count, memory_order_relaxed) +
-                 atomic_load_explicit(&relay->workers[i].session_count, memory_order_relaxed);
-    return count;
 }
 
 static void on_accept(void *arg, int fd, const struct cv_addr *peer)

@@ -64,6 +64,8 @@ struct cv_relay_worker {
     struct cv_listener *listeners[CV_RELAY_LISTENERS_MAX];
     struct cv_timer tick; /* first worker: housekeeping */
     uint64_t expire_due_ms;
+    uint64_t trim_due_ms; /* when memory may be given back next */
+    unsigned crowd;       /* the most connections since it was */
     struct cv_mail drain_mail, close_mail;
     bool is_running;
 };

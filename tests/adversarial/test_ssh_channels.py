@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import struct
-import threading
 import time
 
 import pytest
-from client import Client
 from culvert import wait_for
 from hostile import (ADJUST, CLOSE, CONFIRM, DATA, EOF, EXTENDED, FAILURE, OPEN, REQUEST, Boolean,
                      Byte, Hostile, String, UInt32, drive)
+from lag import without_lag
 
 MAX_WAITING = 48 << 20  # sockets' buffers on the way, the link's and the stream's windows
 GIB = 1 << 30
@@ -29,47 +28,6 @@ async def close(reader, writer):
 # ---- row 20 ----
 
 TOO_SMALL = [0, 1, 9, 10, 11, 1023]
-
-
-class Lag:
-    """How long a turn of the relay's loop takes: the slowest answer of a page without a token."""
-
-    def __init__(self, port):
-        self.port = port
-        self.worst = 0.0
-        self.is_over = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self):
-        with Client(self.port) as client:
-            while not self.is_over.wait(0.002):
-                started = time.monotonic()
-                client.request("GET", "/livez", host="localhost")
-                assert client.response().status == 200
-                self.worst = max(self.worst, time.monotonic() - started)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.is_over.set()
-        self.thread.join(10)
-
-
-def without_lag(port, attack, limit=0.05):
-    """Runs attack() until the loop's slowest turn is within the limit: what else runs on the
-    machine makes single ones slow, an attack that holds the loop makes all of them."""
-    seen = []
-    for _ in range(8):
-        with Lag(port) as quiet:
-            time.sleep(0.2)
-        with Lag(port) as lag:
-            attack()
-        seen.append((lag.worst, quiet.worst))
-        if lag.worst < max(limit, 2 * quiet.worst):
-            return
-    pytest.fail(f"the loop stood still; (attacked, quiet) seconds: {seen}")
 
 
 @pytest.mark.parametrize("packet", [*TOO_SMALL, 0xffffffff])
@@ -147,7 +105,7 @@ def test_row_20_the_loop_goes_on_meanwhile(target):
             await asyncio.gather(*[hostile.fetch(name="bad") for _ in range(10)])
             await hostile.until(lambda: len(seen) >= 600, 10, "refusals")
     with target.attack():
-        without_lag(target.relay.port, lambda: drive(run()))
+        without_lag(target, lambda: drive(run()))
 
 
 # ---- row 21 ----

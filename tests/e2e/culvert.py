@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -47,6 +48,14 @@ def wait_for(condition, timeout=10, what="condition", interval=0.01):
         if time.monotonic() > end:
             raise AssertionError(f"no {what} within {timeout} s")
         time.sleep(interval)
+
+
+def raise_descriptor_limit(count):
+    """This process is going to hold that many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        assert hard == resource.RLIM_INFINITY or hard >= count, f"only {hard} descriptors"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def free_port():
@@ -377,9 +386,9 @@ class World:
         forward.wait_log(FORWARD_READY)
         return forward, port
 
-    def stdio_command(self, relay, *, quoted=True, url=None):
+    def stdio_command(self, relay, *, quoted=True):
         """The ProxyCommand; the token goes through the environment of the SSH client."""
-        words = [str(BIN), "stdio", "--server", url or relay.url]
+        words = [str(BIN), "stdio", "--server", relay.url]
         return " ".join(words) if quoted else words
 
     def service(self, *args, **kw):

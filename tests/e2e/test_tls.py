@@ -5,11 +5,8 @@ import contextlib
 import json
 import re
 import shutil
-import signal
 import socket
 import ssl
-import subprocess
-import time
 
 import pytest
 from client import Client
@@ -57,10 +54,6 @@ auth:
     def fetch(self, target="/t/home/x", **kw):
         return self.relay.fetch(target, self.token, **kw)
 
-    def serial(self):
-        with Client(self.relay.port, tls=self.authority.context(),
-                    server_name="localhost") as client:
-            return client.sock.getpeercert()["serialNumber"]
 
 
 @pytest.fixture
@@ -75,24 +68,6 @@ def test_requests_through_tls_on_both_legs(secure):
     for number in range(12):
         body = b"%d" % number * 1000
         assert secure.fetch(method="POST", body=body).body == body
-
-
-def test_tls_1_3_and_nothing_older(secure):
-    def handshake(*options):
-        return subprocess.run(
-            ["openssl", "s_client", "-connect", f"127.0.0.1:{secure.relay.port}", "-CAfile",
-             secure.authority.ca, *options], input=b"", capture_output=True, timeout=20)
-    good = handshake("-tls1_3")
-    assert good.returncode == 0 and b"TLSv1.3" in good.stdout
-    for old in ("-tls1_2", "-tls1_1", "-tls1"):
-        assert handshake(old, "-cipher", "ALL:@SECLEVEL=0").returncode != 0
-
-
-def test_plain_http_on_the_tls_port_gets_nothing(secure):
-    with Client(secure.relay.port) as client:
-        client.send(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
-        client.is_closed()
-        assert b"200" not in client.buffer
 
 
 def test_forwarding_fields_say_https(secure):
@@ -135,38 +110,6 @@ def test_the_agent_refuses_tls_1_2(secure, authority):
     agent.kill()
 
 
-def test_the_certificate_is_reloaded_on_sighup_without_a_lost_connection(secure):
-    secure.agent()
-    before = secure.serial()
-    with Client(secure.relay.port, tls=secure.authority.context(),
-                server_name="localhost") as open_before:
-        cert, private = secure.authority.issue()
-        shutil.copy(private, secure.private)
-        shutil.copy(cert, secure.cert)
-        secure.relay.signal(signal.SIGHUP)
-        wait_for(lambda: secure.serial() != before, 10, "new certificate")
-        open_before.request("GET", "/t/home/x", secure.token)
-        assert open_before.response().status == 200
-    assert secure.fetch().status == 200
-
-
-@pytest.mark.parametrize("damage", ["garbage", "missing", "mismatch"])
-def test_a_broken_certificate_leaves_the_old_one(secure, damage):
-    secure.relay.expect_error("certificate|key|tls")
-    before = secure.serial()
-    if damage == "garbage":
-        secure.cert.write_text("garbage")
-    elif damage == "missing":
-        secure.cert.unlink()
-    else:
-        shutil.copy(secure.authority.issue()[0], secure.cert)
-    since = len(secure.relay.records)
-    secure.relay.signal(signal.SIGHUP)
-    wait_for(lambda: secure.relay.find(since=since, level="error") or
-             secure.relay.find(since=since, level="warn"), 10, "log line")
-    assert secure.serial() == before
-
-
 def test_without_tls_or_a_trusted_proxy_the_relay_does_not_start(world, key):
     jwks = world.write("jwks.json", json.dumps({"keys": [key.jwk]}))
     config = world.write("c.yaml", f"auth: {{jwks_file: {jwks}, issuer: i, audience: [a]}}\n")
@@ -179,28 +122,6 @@ def test_dev_binds_loopback_only(world):
     done = world.run("server", "--dev", "--listen", f"0.0.0.0:{free_port()}")
     assert done.returncode in (1, 2)
     assert "loopback" in done.stderr.lower() or "--dev" in done.stderr
-
-
-def test_a_stalled_handshake_is_ended(world, authority, key):
-    secure = Secure(world, authority, key, env={"CULVERT_LIMITS_HANDSHAKE_TIMEOUT": "1s"})
-    with Client(secure.relay.port) as client:
-        client.send(b"\x16\x03\x01")
-        started = time.monotonic()
-        client.is_closed(10)
-        assert client.eof and time.monotonic() - started < 5
-
-
-def test_hundred_half_handshakes_do_not_disturb(secure):
-    secure.agent()
-    crowd = [socket.create_connection(("127.0.0.1", secure.relay.port)) for _ in range(100)]
-    try:
-        for sock in crowd:
-            sock.send(b"\x16\x03\x01\x02\x00")
-        for _ in range(5):
-            assert secure.fetch().status == 200
-    finally:
-        for sock in crowd:
-            sock.close()
 
 
 # -- proxies ---------------------------------------------------------------------------------------
