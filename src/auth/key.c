@@ -202,16 +202,17 @@ static EVP_PKEY *ec_from_jwk(const json_t *jwk, enum cv_key_type type, bool want
     return pkey;
 }
 
-/* On the curve and, for private keys, the two halves belong together. OpenSSL's public check of RSA
- * keys tests the modulus for primality, which costs too much for a stranger's key. */
-static bool is_consistent(EVP_PKEY *pkey, enum cv_key_type type, bool want_private)
+bool cv_key_is_consistent(const struct cv_key *key, bool want_private)
 {
-    if (type == CV_KEY_RSA && !want_private)
+    /* OpenSSL's public check of RSA keys tests the modulus for primality, which costs too much for
+     * a stranger's key. */
+    if (key->type == CV_KEY_RSA && !want_private)
         return true;
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, pkey, NULL);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key->pkey, NULL);
     bool is_good = ctx && (want_private ? EVP_PKEY_pairwise_check(ctx) == 1
                                         : EVP_PKEY_public_check_quick(ctx) == 1);
     EVP_PKEY_CTX_free(ctx);
+    ERR_clear_error();
     return is_good;
 }
 
@@ -254,7 +255,7 @@ struct cv_status cv_key_from_jwk(const json_t *jwk, bool want_private, struct cv
     struct cv_status status = cv_status(CV_CONFIG);
     if (pkey)
         status = cv_key_from_pkey(pkey, key, error);
-    if (!pkey || (cv_is_ok(status) && !is_consistent(pkey, key->type, want_private))) {
+    if (!pkey || (cv_is_ok(status) && !cv_key_is_consistent(key, want_private))) {
         cv_key_done(key);
         status = cv_fail(error, CV_CONFIG, "key members missing, malformed or inconsistent");
     }

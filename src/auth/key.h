@@ -28,6 +28,10 @@ struct cv_status cv_key_from_jwk(const json_t *jwk, bool want_private, struct cv
 /* Takes over `pkey` (freed on failure too) after the checks of jwk.h. CV_CONFIG. */
 struct cv_status cv_key_from_pkey(EVP_PKEY *pkey, struct cv_key *key, struct cv_error *error);
 
+/* Whether an RSA or EC key is on its curve and, with `want_private`, its two halves belong
+ * together: what a damaged file would otherwise show only as tokens that nobody accepts. */
+bool cv_key_is_consistent(const struct cv_key *key, bool want_private);
+
 /* Copies. CV_CONFIG for a bad length, CV_NO_MEMORY. */
 struct cv_status cv_key_from_secret(struct cv_slice secret, struct cv_key *key,
                                     struct cv_error *error);

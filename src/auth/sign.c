@@ -87,6 +87,8 @@ static struct cv_status parse_pem(struct cv_slice text, struct cv_signing_key *k
     if (!pkey)
         return cv_fail(error, CV_CONFIG, "no private key in PEM without a password");
     CV_RETURN_IF_ERROR(cv_key_from_pkey(pkey, &key->key, error));
+    if (!cv_key_is_consistent(&key->key, true))
+        return cv_fail(error, CV_CONFIG, "the halves of the private key do not belong together");
     key->alg = default_alg(&key->key);
     return set_thumbprint(key);
 }

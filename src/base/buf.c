@@ -131,6 +131,12 @@ void cv_buf_consume(struct cv_buf *buf, size_t len)
         buf->start = buf->end = 0;
 }
 
+void cv_buf_truncate(struct cv_buf *buf, size_t len)
+{
+    assert(len <= cv_buf_len(buf));
+    buf->end = buf->start + len;
+}
+
 void cv_buf_shrink(struct cv_buf *buf, size_t keep_bytes)
 {
     if (cv_buf_len(buf) == 0 && buf->size > keep_bytes)

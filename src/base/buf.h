@@ -67,6 +67,9 @@ __attribute__((format(printf, 2, 3))) struct cv_status cv_buf_printf(struct cv_b
 /* Drops `len` bytes (at most all) from the front. */
 void cv_buf_consume(struct cv_buf *buf, size_t len);
 
+/* Drops what is behind the first `len` bytes (at most all): takes back what was appended since. */
+void cv_buf_truncate(struct cv_buf *buf, size_t len);
+
 /* Gives memory back that an empty buffer holds above `keep_bytes`. */
 void cv_buf_shrink(struct cv_buf *buf, size_t keep_bytes);
 

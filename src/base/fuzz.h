@@ -36,6 +36,11 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
         }                                                                                          \
     } while (0)
 
+/* One change to a JSON text that keeps it JSON most of the time: values replaced by awkward ones or
+ * by each other, members doubled or removed, strings changed inside, nesting. Returns the new size,
+ * within max_size. `random` as below. In fuzz_json.c. */
+size_t cv_fuzz_json(uint8_t *data, size_t size, size_t max_size, uint64_t *random);
+
 /* xorshift64*: good enough to choose with; `state` must not be 0. */
 static inline uint64_t cv_fuzz_random(uint64_t *state)
 {

@@ -168,7 +168,8 @@
     X(limits_max_links_per_user, "limits.max_links_per_user", INT, "3", CV_RANGE(1, 10000),        \
       "MAX_CONNECTIONS_PER_USER", 0, "Links that one user may have at once.", "10")                \
     X(cors_origins, "cors.origins", LIST_ORIGIN, "", CV_ANY, NULL, 0,                              \
-      "Origins whose web pages may call tunnels; `*` is any.", "https://app.example.org")          \
+      "Origins whose web pages may call tunnels and open WebSockets; `*` is any.",                 \
+      "https://app.example.org")                                                                   \
     X(queue_size, "queue.size", INT, "100", CV_RANGE(10, 1000), NULL, 0,                           \
       "Requests of a user that may wait for a stream.", "200")                                     \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \

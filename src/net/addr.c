@@ -13,6 +13,17 @@ static void set_v4(struct cv_addr *addr, const void *ip, uint16_t port)
     addr->v4.sin_port = htons(port);
 }
 
+static bool is_name(struct cv_slice host)
+{
+    for (size_t i = 0; i < host.len; i++) {
+        uint8_t c = host.data[i];
+        bool is_alnum = (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z');
+        if (!is_alnum && c != '-' && c != '_' && c != '.')
+            return false;
+    }
+    return host.len > 0 && host.data[0] != '-' && host.data[0] != '.';
+}
+
 bool cv_addr_from_ip(struct cv_addr *addr, struct cv_slice ip, uint16_t port)
 {
     char text[INET6_ADDRSTRLEN + IF_NAMESIZE + 1];
@@ -30,7 +41,14 @@ bool cv_addr_from_ip(struct cv_addr *addr, struct cv_slice ip, uint16_t port)
     if (inet_pton(AF_INET6, text, &v6.sin6_addr) != 1)
         return false;
     if (scope) {
-        v6.sin6_scope_id = if_nametoindex(scope);
+        /* By name or by number (RFC 4007 §11.2), as cv_addr_format_ip writes it. Only characters of
+         * names: the kernel takes "lo:anything" for lo. */
+        if (!is_name(cv_slice_str(scope)))
+            return false;
+        uint64_t number = if_nametoindex(scope);
+        if (number == 0 && !cv_slice_to_u64(cv_slice_str(scope), UINT32_MAX, &number))
+            return false;
+        v6.sin6_scope_id = (uint32_t)number;
         if (v6.sin6_scope_id == 0)
             return false;
     }
@@ -162,17 +180,6 @@ bool cv_cidr_has(const struct cv_cidr *cidr, const struct cv_addr *addr)
         return false;
     unsigned rest = cidr->bits % 8;
     return rest == 0 || (bytes[whole] ^ cidr->bytes[whole]) >> (8 - rest) == 0;
-}
-
-static bool is_name(struct cv_slice host)
-{
-    for (size_t i = 0; i < host.len; i++) {
-        uint8_t c = host.data[i];
-        bool is_alnum = (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z');
-        if (!is_alnum && c != '-' && c != '_' && c != '.')
-            return false;
-    }
-    return host.len > 0 && host.data[0] != '-' && host.data[0] != '.';
 }
 
 struct cv_status cv_hostport_parse(struct cv_slice text, uint16_t default_port,

@@ -11,10 +11,9 @@ static void addresses_are_written_as_they_are_read(void **state)
 {
     (void)state;
     const char *const cases[][2] = {
-        {"127.0.0.1", "127.0.0.1:80"},
-        {"::1", "[::1]:80"},
-        {"2001:db8::a", "[2001:db8::a]:80"},
-        {"::ffff:10.1.2.3", "10.1.2.3:80"},
+        {"127.0.0.1", "127.0.0.1:80"},       {"::1", "[::1]:80"},
+        {"2001:db8::a", "[2001:db8::a]:80"}, {"::ffff:10.1.2.3", "10.1.2.3:80"},
+        {"fe80::1%1", "[fe80::1%1]:80"},     {"fe80::1%lo", "[fe80::1%1]:80"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct cv_addr addr;
@@ -23,8 +22,9 @@ static void addresses_are_written_as_they_are_read(void **state)
         assert_string_equal(cv_addr_format(&addr, text), cases[i][1]);
         assert_int_equal(cv_addr_port(&addr), 80);
     }
-    const char *const bad[] = {"",     "1.2.3",     "1.2.3.4.5", "[::1]",
-                               "::1%", "localhost", "01.2.3.4",  "::1%no-such-interface"};
+    const char *const bad[] = {"",      "1.2.3",        "1.2.3.4.5",     "[::1]",
+                               "::1%",  "localhost",    "01.2.3.4",      "::1%no-such-interface",
+                               "::1%0", "fe80::1%lo:x", "::1%4294967296"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct cv_addr addr;
         assert_false(cv_addr_from_ip(&addr, cv_slice_str(bad[i]), 80));

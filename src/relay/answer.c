@@ -48,6 +48,11 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
         take_interim(c, head);
         return true;
     }
+    if (head->status == 101 && !head_protocol_was_offered(c, head)) {
+        exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE,
+                      "it chose a subprotocol that was not offered");
+        return false;
+    }
     x->status = head->status;
     x->is_service_reusable = head->keep_alive;
     x->mark = mark_for(head);
@@ -62,7 +67,9 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
         x->response_framing = CV_HTTP_NO_BODY;
     struct cv_status status = head_write_response(c, head, cv_port_out(&c->port));
     if (!cv_is_ok(status)) {
-        exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, "its head cannot be forwarded");
+        bool is_ours = status.id == CV_NO_MEMORY || status.id == CV_NO_RESOURCES;
+        exchange_fail(c, is_ours ? status.id : CV_BAD_RESPONSE,
+                      is_ours ? CV_HOP_RELAY : CV_HOP_SERVICE, "its head cannot be forwarded");
         return false;
     }
     x->is_head_out = true;
@@ -94,9 +101,14 @@ static bool put_body(struct cv_consumer *c, struct cv_slice data)
 static void take_end(struct cv_consumer *c, const struct cv_http_event *trailers)
 {
     struct exchange *x = &c->x;
+    struct cv_status status = cv_ok();
     if (x->response_framing == CV_HTTP_CHUNKED)
-        (void)cv_http_write_last_chunk(cv_port_out(&c->port), trailers->trailers,
-                                       trailers->trailer_count);
+        status = cv_http_write_last_chunk(cv_port_out(&c->port), trailers->trailers,
+                                          trailers->trailer_count);
+    if (!cv_is_ok(status)) {
+        exchange_fail(c, status.id, CV_HOP_RELAY, "the answer could not be ended");
+        return;
+    }
     cv_port_flush(&c->port);
     x->is_response_whole = true;
     /* Bytes behind the answer would become the next one's. */

@@ -468,9 +468,11 @@ bool consumer_move(struct cv_consumer *c, unsigned index)
 {
     if (c->has_moved || c->is_peer_trusted || !cv_port_is_socket(&c->port))
         return false;
+    keep(c, cv_http_parser_take_rest(c->parser));
+    if (c->state.state == CONSUMER_ENDING)
+        return true; /* without memory it goes nowhere */
     if (!cv_is_ok(cv_port_detach(&c->port)))
         return false;
-    keep(c, cv_http_parser_take_rest(c->parser));
     c->has_moved = true;
     cv_fsm_set(&c->state, CONSUMER_MOVING);
     cv_worker_timer_stop(c->worker->worker, &c->timer);

@@ -173,8 +173,15 @@ struct cv_status head_write_response(struct cv_consumer *c, const struct cv_http
                                      struct cv_buf *out);
 struct cv_status head_write_interim(const struct cv_http_head *head, struct cv_buf *out);
 /* Access-Control-* of the relay for the origin of the current request, if it is allowed. */
-void head_write_cors(const struct cv_consumer *c, struct cv_buf *out);
+struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out);
+/* Whether cors.origins has the Origin of the current request. */
 bool head_origin_is_allowed(const struct cv_consumer *c);
+/* Whether it is where the request went: a page that came through this relay. Port and host are
+ * compared, not the scheme, which a proxy in front may have changed. */
+bool head_origin_is_own(const struct cv_consumer *c);
+/* Whether the service's 101 names no subprotocol, or one that the request offered (RFC 6455 §4.1).
+ */
+bool head_protocol_was_offered(const struct cv_consumer *c, const struct cv_http_head *head);
 
 /* ---- problem.c ---- */
 

@@ -325,8 +325,8 @@ static void on_up_open(void *arg, bool is_reused)
     (void)is_reused;
     if (c->x.is_continue_due) {
         c->x.is_continue_due = false;
-        (void)cv_http_write_status_line(cv_port_out(&c->port), 100, cv_slice_str("Continue"));
-        (void)cv_http_write_head_end(cv_port_out(&c->port));
+        /* Nobody has to wait for it (RFC 9110 §10.1.1): all of it, or nothing. */
+        (void)cv_buf_append_str(cv_port_out(&c->port), "HTTP/1.1 100 Continue\r\n\r\n");
         cv_port_flush(&c->port);
     }
     send_request(c);

@@ -27,17 +27,28 @@ bool head_origin_is_allowed(const struct cv_consumer *c)
     return false;
 }
 
-void head_write_cors(const struct cv_consumer *c, struct cv_buf *out)
+bool head_origin_is_own(const struct cv_consumer *c)
+{
+    const struct cv_slice *origin = cv_http_find(&c->head, "Origin");
+    const struct cv_slice *host = cv_http_find(&c->head, "Host");
+    struct cv_slice rest = origin ? *origin : cv_slice(NULL, 0);
+    struct cv_slice scheme = cv_slice_split(&rest, ':');
+    bool is_http = cv_slice_is_nocase(scheme, "http") || cv_slice_is_nocase(scheme, "https");
+    return is_http && host && cv_slice_starts_with(rest, "//") &&
+           cv_slice_equal_nocase(cv_slice(rest.data + 2, rest.len - 2), *host);
+}
+
+struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out)
 {
     if (c->worker->relay->config->cors_origins.count == 0)
-        return;
-    (void)cv_http_write_field_str(out, "Vary", "Origin");
+        return cv_ok();
+    TRY(cv_http_write_field_str(out, "Vary", "Origin"));
     if (!head_origin_is_allowed(c))
-        return;
-    (void)cv_http_write_field(out, cv_slice_str("Access-Control-Allow-Origin"),
-                              *cv_http_find(&c->head, "Origin"));
-    (void)cv_http_write_field_str(out, "Access-Control-Expose-Headers",
-                                  "X-Request-Id, Retry-After, Location");
+        return cv_ok();
+    TRY(cv_http_write_field(out, cv_slice_str("Access-Control-Allow-Origin"),
+                            *cv_http_find(&c->head, "Origin")));
+    return cv_http_write_field_str(out, "Access-Control-Expose-Headers",
+                                   "X-Request-Id, Retry-After, Location");
 }
 
 /* ---- request ---- */
@@ -133,6 +144,25 @@ static struct cv_status write_protocols(const struct cv_consumer *c, struct cv_b
             cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), cv_buf_slice(&list));
     cv_buf_done(&list);
     return status;
+}
+
+bool head_protocol_was_offered(const struct cv_consumer *c, const struct cv_http_head *head)
+{
+    const struct cv_slice *chosen = cv_http_find(head, "Sec-WebSocket-Protocol");
+    if (!chosen || !chosen->len)
+        return true;
+    if (cv_http_count(head, "Sec-WebSocket-Protocol") > 1 ||
+        cv_slice_starts_with(*chosen, "bearer."))
+        return false;
+    for (size_t i = 0; i < c->head.field_count; i++) {
+        if (!cv_slice_is_nocase(c->head.fields[i].name, "Sec-WebSocket-Protocol"))
+            continue;
+        struct cv_slice rest = c->head.fields[i].value, item;
+        while (cv_http_list_next(&rest, &item))
+            if (cv_slice_equal(item, *chosen))
+                return true;
+    }
+    return false;
 }
 
 /* Services such as Ollama refuse foreign origins: they get their own. */
@@ -245,15 +275,15 @@ static struct cv_status write_pathful(struct cv_consumer *c, const struct cv_htt
     return cv_ok();
 }
 
-struct cv_status head_write_interim(const struct cv_http_head *head, struct cv_buf *out)
+static struct cv_status write_interim(const struct cv_http_head *head, struct cv_buf *out)
 {
     TRY(cv_http_write_status_line(out, head->status, head->reason));
     TRY(cv_http_write_fields(out, head, drop_response));
     return cv_http_write_head_end(out);
 }
 
-struct cv_status head_write_response(struct cv_consumer *c, const struct cv_http_head *head,
-                                     struct cv_buf *out)
+static struct cv_status write_response(struct cv_consumer *c, const struct cv_http_head *head,
+                                       struct cv_buf *out)
 {
     TRY(cv_http_write_status_line(out, head->status, head->reason));
     TRY(cv_http_write_fields(out, head, drop_response));
@@ -264,7 +294,7 @@ struct cv_status head_write_response(struct cv_consumer *c, const struct cv_http
         TRY(cv_http_write_field(out, cv_slice_str("Date"), *date));
     else if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), now))
         TRY(cv_http_write_field_str(out, "Date", now));
-    head_write_cors(c, out);
+    TRY(head_write_cors(c, out));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (head->status == 101) {
         TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));
@@ -280,4 +310,23 @@ struct cv_status head_write_response(struct cv_consumer *c, const struct cv_http
     else
         TRY(cv_http_write_framing(out, c->x.response_framing, head->content_length));
     return cv_http_write_head_end(out);
+}
+
+struct cv_status head_write_interim(const struct cv_http_head *head, struct cv_buf *out)
+{
+    size_t before = cv_buf_len(out);
+    struct cv_status status = write_interim(head, out);
+    if (!cv_is_ok(status))
+        cv_buf_truncate(out, before);
+    return status;
+}
+
+struct cv_status head_write_response(struct cv_consumer *c, const struct cv_http_head *head,
+                                     struct cv_buf *out)
+{
+    size_t before = cv_buf_len(out);
+    struct cv_status status = write_response(c, head, out);
+    if (!cv_is_ok(status))
+        cv_buf_truncate(out, before);
+    return status;
 }

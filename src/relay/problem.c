@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TRY CV_RETURN_IF_ERROR
+
 /* {"type", "title", "status", "detail", "code", "category", "suggestion", "request_id", "hop"}.
  * NULL without memory. */
 static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
@@ -26,17 +28,58 @@ static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enu
     return text;
 }
 
-static void write_common(struct cv_consumer *c, struct cv_buf *out, bool is_reusable)
+/* An answer of the relay's own: `type`, `extra` (whole lines) and `body` may be NULL. */
+struct own_answer {
+    int status;
+    const char *type, *extra, *body;
+    bool is_reusable;
+};
+
+static struct cv_status write_own(struct cv_consumer *c, const struct own_answer *answer,
+                                  struct cv_buf *out)
 {
     char date[CV_HTTP_DATE_LEN + 1];
+    size_t len = answer->body ? strlen(answer->body) : 0;
+    TRY(cv_http_write_status_line(out, answer->status,
+                                  cv_slice_str(cv_http_reason(answer->status))));
+    if (answer->type)
+        TRY(cv_http_write_field_str(out, "Content-Type", answer->type));
+    if (answer->extra)
+        TRY(cv_buf_append_str(out, answer->extra));
+    TRY(head_write_cors(c, out));
     if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), date))
-        (void)cv_http_write_field_str(out, "Date", date);
+        TRY(cv_http_write_field_str(out, "Date", date));
     if (c->x.id[0])
-        (void)cv_http_write_field_str(out, "X-Request-Id", c->x.id);
-    if (!is_reusable)
-        (void)cv_http_write_field_str(out, "Connection", "close");
+        TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
+    if (!answer->is_reusable)
+        TRY(cv_http_write_field_str(out, "Connection", "close"));
     else if (c->head.version_minor == 0)
-        (void)cv_http_write_field_str(out, "Connection", "keep-alive");
+        TRY(cv_http_write_field_str(out, "Connection", "keep-alive"));
+    if (answer->status != 204)
+        TRY(cv_http_write_framing(out, CV_HTTP_LENGTH, len));
+    TRY(cv_http_write_head_end(out));
+    return c->head.is_head ? cv_ok() : cv_buf_append(out, answer->body, len);
+}
+
+/* The whole answer, or, without memory, none and the end of the connection. */
+static void send_own(struct cv_consumer *c, const struct own_answer *answer)
+{
+    struct cv_buf *out = cv_port_out(&c->port);
+    size_t before = cv_buf_len(out);
+    c->x.status = answer->status;
+    if (!cv_is_ok(write_own(c, answer, out))) {
+        cv_buf_truncate(out, before);
+        consumer_abort(c);
+        return;
+    }
+    cv_port_flush(&c->port);
+    consumer_request_done(c, answer->is_reusable);
+}
+
+static bool may_be_reused(const struct cv_consumer *c)
+{
+    return c->head.keep_alive && !c->is_last &&
+           !atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed);
 }
 
 static const char *extra_for(enum cv_status_id id, char line[128])
@@ -76,50 +119,31 @@ static void log_answer(const struct cv_consumer *c, enum cv_status_id id, enum c
 void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
                     const char *detail, bool is_reusable)
 {
-    struct cv_buf *out = cv_port_out(&c->port);
     char line[128];
-    int status = cv_status_http(id);
     log_answer(c, id, hop, detail);
-    c->x.status = status;
-    is_reusable = is_reusable && c->head.keep_alive && !c->is_last &&
-                  !atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed);
     char *body = problem_json(c, id, hop, detail);
-    size_t len = body ? strlen(body) : 0;
-    (void)cv_http_write_status_line(out, status, cv_slice_str(cv_http_reason(status)));
-    (void)cv_http_write_field_str(out, "Content-Type", "application/problem+json");
-    (void)cv_buf_append_str(out, extra_for(id, line));
-    head_write_cors(c, out);
-    write_common(c, out, is_reusable);
-    (void)cv_http_write_framing(out, CV_HTTP_LENGTH, len);
-    (void)cv_http_write_head_end(out);
-    if (len && !c->head.is_head)
-        (void)cv_buf_append(out, body, len);
+    struct own_answer answer = {
+        .status = cv_status_http(id),
+        .type = "application/problem+json",
+        .extra = extra_for(id, line),
+        .body = body,
+        .is_reusable = is_reusable && may_be_reused(c),
+    };
+    send_own(c, &answer);
     free(body);
-    cv_port_flush(&c->port);
-    consumer_request_done(c, is_reusable);
 }
 
 void problem_simple(struct cv_consumer *c, int status, const char *type, const char *body,
                     const char *extra)
 {
-    struct cv_buf *out = cv_port_out(&c->port);
-    bool is_reusable = c->head.keep_alive && !c->is_last && c->head.framing == CV_HTTP_NO_BODY &&
-                       !atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed);
-    c->x.status = status;
-    (void)cv_http_write_status_line(out, status, cv_slice_str(cv_http_reason(status)));
-    if (type)
-        (void)cv_http_write_field_str(out, "Content-Type", type);
-    if (extra)
-        (void)cv_buf_append_str(out, extra);
-    head_write_cors(c, out);
-    write_common(c, out, is_reusable);
-    if (status != 204)
-        (void)cv_http_write_framing(out, CV_HTTP_LENGTH, body ? strlen(body) : 0);
-    (void)cv_http_write_head_end(out);
-    if (body && !c->head.is_head)
-        (void)cv_buf_append_str(out, body);
-    cv_port_flush(&c->port);
-    consumer_request_done(c, is_reusable);
+    struct own_answer answer = {
+        .status = status,
+        .type = type,
+        .extra = extra,
+        .body = body,
+        .is_reusable = c->head.framing == CV_HTTP_NO_BODY && may_be_reused(c),
+    };
+    send_own(c, &answer);
 }
 
 void problem_mark(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop)

@@ -135,6 +135,12 @@ static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_error *er
         return cv_fail(error, CV_WS_VERSION, "this is the address of WebSocket upgrades");
     if (cv_http_count(&c->head, "Sec-WebSocket-Key") > 1)
         return cv_fail(error, CV_WS_UPGRADE, "more than one Sec-WebSocket-Key");
+    if (cv_http_count(&c->head, "Sec-WebSocket-Version") > 1)
+        return cv_fail(error, CV_WS_UPGRADE, "more than one Sec-WebSocket-Version");
+    /* What follows the head are frames: a body would be taken for some. */
+    if (c->head.framing == CV_HTTP_CHUNKED ||
+        (c->head.framing == CV_HTTP_LENGTH && c->head.content_length))
+        return cv_fail(error, CV_WS_UPGRADE, "an upgrade has no body");
     return cv_ws_check_request(&request, error);
 }
 
@@ -209,7 +215,9 @@ static void serve_upgrade(struct cv_consumer *c)
         return;
     status = cv_ws_choose_protocol(field(c, "Sec-WebSocket-Protocol"), supported, 2, &protocol);
     if (!cv_is_ok(status) || !protocol.len) {
-        problem_answer(c, CV_WS_UPGRADE, CV_HOP_CONSUMER,
+        /* A list that can be read and names none of ours is a wish that is not granted. */
+        bool is_readable = cv_is_ok(status) && field(c, "Sec-WebSocket-Protocol").len;
+        problem_answer(c, is_readable ? CV_FORBIDDEN : CV_WS_UPGRADE, CV_HOP_CONSUMER,
                        "the subprotocol must be culvert.v1 or ssh", false);
         return;
     }
@@ -261,6 +269,19 @@ static bool find_tunnel(struct cv_consumer *c, struct cv_slice *name, bool *is_p
     return cv_http_split_tunnel_path(c->head.path, name, &rest);
 }
 
+/* Lines, with a NUL behind them. */
+static struct cv_status write_preflight(const struct cv_consumer *c, struct cv_buf *out)
+{
+    struct cv_slice headers = field(c, "Access-Control-Request-Headers");
+    CV_RETURN_IF_ERROR(cv_http_write_field_str(out, "Access-Control-Allow-Methods",
+                                               "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    if (headers.len)
+        CV_RETURN_IF_ERROR(
+            cv_http_write_field(out, cv_slice_str("Access-Control-Allow-Headers"), headers));
+    CV_RETURN_IF_ERROR(cv_http_write_field_str(out, "Access-Control-Max-Age", "600"));
+    return cv_buf_append_byte(out, 0);
+}
+
 /* CORS preflight (WHATWG Fetch §3.2.2): before the token, alike for every name. */
 static bool serve_preflight(struct cv_consumer *c)
 {
@@ -274,14 +295,11 @@ static bool serve_preflight(struct cv_consumer *c)
     }
     struct cv_buf extra;
     cv_buf_init(&extra, 20000);
-    struct cv_slice headers = field(c, "Access-Control-Request-Headers");
-    (void)cv_http_write_field_str(&extra, "Access-Control-Allow-Methods",
-                                  "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-    if (headers.len)
-        (void)cv_http_write_field(&extra, cv_slice_str("Access-Control-Allow-Headers"), headers);
-    (void)cv_http_write_field_str(&extra, "Access-Control-Max-Age", "600");
-    (void)cv_buf_append_byte(&extra, 0);
-    problem_simple(c, 204, NULL, NULL, (const char *)cv_buf_head(&extra));
+    struct cv_status status = write_preflight(c, &extra);
+    if (cv_is_ok(status))
+        problem_simple(c, 204, NULL, NULL, (const char *)cv_buf_head(&extra));
+    else
+        problem_answer(c, status.id, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
     cv_buf_done(&extra);
     return true;
 }
@@ -318,7 +336,15 @@ static bool check_rules(struct cv_consumer *c)
 static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_path_form)
 {
     bool has_body = c->head.framing != CV_HTTP_NO_BODY;
-    if (serve_preflight(c) || !authenticate(c))
+    if (serve_preflight(c))
+        return;
+    /* CORS does not guard WebSockets: any page may open one (RFC 6455 §10.2). */
+    if (c->head.is_upgrade && field(c, "Origin").len && !head_origin_is_own(c) &&
+        !head_origin_is_allowed(c)) {
+        problem_answer(c, CV_ORIGIN, CV_HOP_CONSUMER, NULL, false);
+        return;
+    }
+    if (!authenticate(c))
         return;
     if (!cv_identity_may_use_tunnel(c->x.identity, name)) {
         problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "the token is not valid for this tunnel",

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from bystander import WAKE_UPS, Bystander, Samples, p99
-from client import Client
+from client import Broken, Client
 from culvert import BIN, SANITIZER, wait_for
 
 # Sanitizers keep freed memory for a while.
@@ -272,3 +272,23 @@ class Pump:
 def environment(target, token=None):
     return ["/usr/bin/env", f"CULVERT_TOKEN={token or target.token}",
             f"CULVERT_STATE_DIR={target.world.state}", f"HOME={os.environ.get('HOME', '/')}"]
+
+
+class Cases:
+    """Many small cases in one test: all are tried, and all that failed are named."""
+
+    def __init__(self):
+        self.faults = []
+        self.count = 0
+
+    @contextlib.contextmanager
+    def case(self, name):
+        self.count += 1
+        try:
+            yield
+        except (AssertionError, OSError, Broken, ValueError) as error:
+            self.faults.append(f"{name[:60]!r}: {type(error).__name__}: {str(error)[:300]}")
+
+    def check(self):
+        assert not self.faults, f"{len(self.faults)} of {self.count} cases:\n" + \
+            "\n".join(self.faults[:20])

@@ -3,16 +3,17 @@
 
 He and his service are a process of their own, so that an attacker who is busy in this one does not
 make them wait. Each turn takes three times: a request through the relay, the same request to the
-service itself, and a short sleep. The last two say what the machine does to everybody at that moment: what they lose
-while the attack goes on is noise and not the relay's doing.
+service itself, and a short sleep. The last two say what the machine does to everybody at that
+moment: what they lose while the attack goes on is noise and not the relay's doing.
 """
 import json
 import math
 import os
-import select
+import queue
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,8 @@ from client import Client
 from service import Service
 
 PAUSE_S = 0.002
-LEAST = 5  # probes, however short the attack is
 PER_CONNECTION = 5
+PROBES_MIN = 20  # however short the attack
 # How many processes wake up one after the other for a request through the relay, against one.
 WAKE_UPS = 4
 
@@ -125,19 +126,34 @@ def _say(value):
     print(json.dumps(value), flush=True)
 
 
+def _forget(service):
+    """What the service keeps for tests that look at it; returns how many connections went."""
+    with service.lock:
+        over = [conn for conn in service.connections if conn.closed_at]
+        service.connections = [conn for conn in service.connections if not conn.closed_at]
+        service.requests.clear()
+    return len(over)
+
+
+def _listen(commands):
+    for line in sys.stdin:
+        commands.put(json.loads(line))
+    commands.put(None)
+
+
 def main():
     service = Service()
     _say(service.port)
+    commands = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(commands,), daemon=True).start()
     samples, through, direct = None, None, None
-    # What a buffer holds, select does not see.
-    words = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - until the process ends
+    forgotten = 0
     while True:
-        if samples is None or (len(samples.probe) >= LEAST and
-                               select.select([words], [], [], 0)[0]):
-            line = words.readline()
-            if not line:
+        if samples is None or (not commands.empty() and len(samples.probe) >= PROBES_MIN):
+            command = commands.get()
+            if command is None:
                 return
-            word, *args = json.loads(line)
+            word, *args = command
             if word == "start":
                 samples = Samples()
                 through = _Prober(*args, samples)
@@ -148,8 +164,10 @@ def main():
                 _say(vars(samples))
                 samples = None
             else:
-                _say(len(service.connections))
+                _say(forgotten + len(service.connections))
             continue
+        if len(service.requests) > 1000:
+            forgotten += _forget(service)
         through.probe(samples.probe)
         direct.probe(samples.control)
         started = time.monotonic()

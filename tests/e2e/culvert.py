@@ -386,9 +386,9 @@ class World:
         forward.wait_log(FORWARD_READY)
         return forward, port
 
-    def stdio_command(self, relay, *, quoted=True):
+    def stdio_command(self, relay, *, quoted=True, url=None):
         """The ProxyCommand; the token goes through the environment of the SSH client."""
-        words = [str(BIN), "stdio", "--server", relay.url]
+        words = [str(BIN), "stdio", "--server", url or relay.url]
         return " ".join(words) if quoted else words
 
     def service(self, *args, **kw):

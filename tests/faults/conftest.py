@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import faults as shim  # noqa: E402
+from weak import Weak  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +31,8 @@ def new_faults(shim_path, world):
     # A process that is told to end must be able to.
     for page in made:
         page.clear()
+
+
+@pytest.fixture
+def weak(world, new_faults):
+    return Weak(world, new_faults)

@@ -25,8 +25,9 @@ KINDS = ["socket_read", "socket_write", "file_read", "file_write", "pipe_write",
          "connect", "open", "epoll_wait", "epoll_ctl", "eventfd", "random", "memory", "any_memory",
          "sync", "rename", "link", "thread"]
 ALWAYS = 1 << 20
-HEAD_WORDS, RULE_WORDS = 2, 7
-ERROR, ERROR_CHANCE, ERROR_LEFT, SHORT_MAX, SHORT_CHANCE, SEEN, HITS = range(RULE_WORDS)
+HEAD_WORDS, RULE_WORDS = 2, 8
+ERROR, ERROR_CHANCE, ERROR_SKIP, ERROR_LEFT, SHORT_MAX, SHORT_CHANCE, SEEN, HITS = \
+    range(RULE_WORDS)
 FOREVER = (1 << 64) - 1
 
 IS_TSAN = BIN.exists() and b"__tsan_init" in BIN.read_bytes()
@@ -68,10 +69,12 @@ class Faults:
     def _get(self, kind, field):
         return struct.unpack_from("=Q", self.page, 8 * self._word(kind, field))[0]
 
-    def fail(self, kind, error, chance=1.0, count=FOREVER):
-        """From now on calls of this kind fail with this errno, `count` of them."""
+    def fail(self, kind, error, chance=1.0, count=FOREVER, skip=0):
+        """From now on, after `skip` more, calls of this kind fail with this errno, `count` of
+        them."""
         self._put(self._word(kind, ERROR), 0)
         self._put(self._word(kind, ERROR_CHANCE), int(chance * ALWAYS))
+        self._put(self._word(kind, ERROR_SKIP), skip)
         self._put(self._word(kind, ERROR_LEFT), count)
         self._put(self._word(kind, ERROR), error)
 

@@ -58,6 +58,7 @@ enum { ALWAYS = 1 << 20, IOV_KEPT = 8, EARLY_BYTES = 4096 };
 struct rule {
     _Atomic uint64_t error;        /* errno; 0: no failures */
     _Atomic uint64_t error_chance; /* of ALWAYS */
+    _Atomic uint64_t error_skip;   /* so many go through first */
     _Atomic uint64_t error_left;   /* how many times more */
     _Atomic uint64_t short_max;    /* transfers of 1 to this many bytes; 0: as asked */
     _Atomic uint64_t short_chance;
@@ -125,6 +126,17 @@ static uint64_t draw(void)
     return thread_state * 2685821657736338717u >> 24;
 }
 
+/* Counts down, not below 0; whether there was something to take. */
+static bool take(_Atomic uint64_t *count)
+{
+    uint64_t left = atomic_load(count);
+    do
+        if (left == 0)
+            return false;
+    while (!atomic_compare_exchange_weak(count, &left, left - 1));
+    return true;
+}
+
 /* Whether this call fails; errno says how. */
 static bool fails(enum kind kind)
 {
@@ -135,11 +147,8 @@ static bool fails(enum kind kind)
     uint64_t error = atomic_load(&rule->error);
     if (!error || draw() % ALWAYS >= atomic_load(&rule->error_chance))
         return false;
-    uint64_t left = atomic_load(&rule->error_left);
-    do
-        if (left == 0)
-            return false;
-    while (!atomic_compare_exchange_weak(&rule->error_left, &left, left - 1));
+    if (take(&rule->error_skip) || !take(&rule->error_left))
+        return false;
     atomic_fetch_add(&rule->hits, 1);
     errno = (int)error;
     return true;

@@ -2,56 +2,12 @@
 """Reads and writes that do less than asked, are interrupted or fail: whole bytes arrive, or the
 consumer sees that they did not."""
 import errno
-import hashlib
 import os
-import threading
-import time
 
 import pytest
-from client import Broken, Client
 from culvert import wait_for
 
 KIB, MIB = 1 << 10, 1 << 20
-
-
-class Weak:
-    """A relay and an agent whose calls can be made to fail, an echo service behind them."""
-
-    def __init__(self, world, new_faults, **relay):
-        self.world = world
-        self.relay_faults, self.agent_faults = new_faults(), new_faults()
-        self.service = world.service()
-        self.relay = world.relay(env=self.relay_faults.env(), **relay)
-        self.agent = world.http(self.relay, self.service.port, env=self.agent_faults.env())
-        self.token = world.token("alice")
-
-    def both(self):
-        return self.relay_faults, self.agent_faults
-
-    def clear(self):
-        for faults in self.both():
-            faults.clear()
-
-    def echo(self, size, chunked=False, timeout=60):
-        body = os.urandom(size)
-        with Client(self.relay.port, timeout=timeout) as client:
-            client.request("POST", "/t/home/x", self.token, chunked=chunked,
-                           body=[body[:size // 3], body[size // 3:]] if chunked else body)
-            response = client.response()
-        assert response.status == 200 and response.is_complete
-        assert hashlib.sha256(response.body).digest() == hashlib.sha256(body).digest()
-
-    def is_well(self):
-        try:
-            self.echo(1000, timeout=5)
-        except (AssertionError, OSError, Broken):
-            return False
-        return True
-
-
-@pytest.fixture
-def weak(world, new_faults):
-    return Weak(world, new_faults)
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
@@ -127,41 +83,11 @@ def test_a_connection_that_fails_ends_alone(weak, side, call, error):
     """Under load one call in a hundred fails: no answer is both whole and wrong, nothing ends, and
     once the faults are over all is as before."""
     faults = getattr(weak, f"{side}_faults")
-    oddities, whole = [], []
-    is_over = threading.Event()
-
-    def consumer(number):
-        body = hashlib.sha512(b"%d" % number).digest() * 700
-        while not is_over.is_set():
-            try:
-                with Client(weak.relay.port, timeout=20) as client:
-                    for _ in range(3):
-                        client.request("POST", "/t/home/x", weak.token, body=body)
-                        response = client.response()
-                        if response is None:
-                            break
-                        if response.status == 200 and response.is_complete:
-                            (whole if response.body == body else oddities).append(response)
-            except OSError:
-                pass
-            except Exception as problem:  # noqa: BLE001 - told at the end
-                oddities.append(repr(problem))
-            time.sleep(0.005)
-
-    consumers = [threading.Thread(target=consumer, args=(n,)) for n in range(3)]
-    for thread in consumers:
-        thread.start()
-    try:
+    with weak.load():
         faults.fail(call, error, chance=0.01, count=25)
-        wait_for(lambda: faults.hits(call) >= 8, 30, "faults")
+        weak.until(faults, call, 8)
         faults.clear()
         wait_for(weak.is_well, 30, "requests that work again")
-    finally:
-        is_over.set()
-        for thread in consumers:
-            thread.join()
-    assert whole and not oddities, oddities[:3]
-    assert weak.relay.process.poll() is None and weak.agent.process.poll() is None
     weak.echo(64 * KIB)
 
 

@@ -3,8 +3,11 @@
 
 A service has the routes /down?BYTES and /up; consumers of every kind call them and compare.
 """
+import contextlib
 import hashlib
 import os
+import socket
+import threading
 
 import culvert
 
@@ -78,4 +81,51 @@ def download(client, target, size, token=None):
     response = client.response(keep=False, on_piece=digest.update)
     assert response is not None, "closed without an answer"
     assert response.is_complete, f"{response.status}, cut"
+    assert digest.hexdigest() == digest_of(size)
+
+
+class Echo:
+    """A TCP service that sends back what it gets; `port`."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self.listener.accept()
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    @staticmethod
+    def _serve(sock):
+        with sock, contextlib.suppress(OSError):
+            while data := sock.recv(PIECE):
+                sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.listener.close()
+
+
+def echoed(port, size, timeout=120, half_close=True):
+    """Sends `size` bytes to an echo behind `port`; the same must come back, then the end, if this
+    side's end does not close the whole channel, as it does with some."""
+    digest, count = hashlib.sha256(), 0
+    with socket.create_connection(("127.0.0.1", port), timeout) as sock:
+
+        def send():
+            for piece in pieces(size):
+                sock.sendall(piece)
+            if half_close:
+                sock.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        while (half_close or count < size) and (data := sock.recv(1 << 18)):
+            digest.update(data)
+            count += len(data)
+        sender.join()
+    assert count == size, f"{count} of {size} bytes came back"
     assert digest.hexdigest() == digest_of(size)

@@ -40,12 +40,11 @@ function rekeyEvery(limit) {
   };
 }
 
-function join(a, b) {
-  a.pipe(b).pipe(a);
-  a.on('error', () => b.destroy());
-  b.on('error', () => a.destroy());
-  a.on('close', () => b.destroy());
-  b.on('close', () => a.destroy());
+// pipe() hands on the end, which ssh2 also makes of a close; "close" may come before the last data.
+function join(channel, socket) {
+  channel.pipe(socket).pipe(channel);
+  channel.on('error', () => socket.destroy());
+  socket.on('error', () => channel.close());
 }
 
 function client() {
@@ -60,7 +59,7 @@ function client() {
   };
   connection.on('error', die).on('close', () => process.exit(1));
   connection.on('tcp connection', (info, accept, reject) => {
-    const socket = net.connect(Number(port), '127.0.0.1');
+    const socket = net.connect({ port: Number(port), host: '127.0.0.1', allowHalfOpen: true });
     socket.setNoDelay(true);
     socket.once('error', reject);
     socket.once('connect', () => {
@@ -73,7 +72,7 @@ function client() {
       connection.forwardIn(name, 80, (error) => (error ? die(error) : console.log('ready')));
       return;
     }
-    net.createServer((socket) => {
+    net.createServer({ allowHalfOpen: true }, (socket) => {
       socket.setNoDelay(true);
       connection.forwardOut('127.0.0.1', 1, name, 80, (error, channel) => {
         if (error) return die(error);
@@ -100,16 +99,14 @@ function server() {
     });
     connection.on('request', (accept, reject, name, info) => {
       if (name !== 'tcpip-forward') return reject && reject();
-      const listener = net.createServer((socket) => {
+      const listener = net.createServer({ allowHalfOpen: true }, (socket) => {
+        socket.setNoDelay(true);
         connection.forwardOut(info.bindAddr, info.bindPort, '127.0.0.1', 1, (error, channel) => {
           if (error) return die(error);
           channel.on('data', counted(connection._protocol));
           join(channel, socket);
         });
-      }).listen(0, '127.0.0.1', () => {
-        console.log(`forward ${info.bindAddr} ${listener.address().port}`);
-        if (accept) accept();
-      });
+      }).listen(info.bindPort, '127.0.0.1', () => accept && accept());
       connection.on('close', () => listener.close());
     });
   });

@@ -12,7 +12,7 @@
  *       Opens a channel to an echo service, sends N bytes, and compares what comes back.
  *   with --rekey-bytes N, --ciphers LIST, --compress
  *
- * It prints "established", and at the end "end kex=N cipher=NAME peer=VERSION".
+ * It prints "established", "rekeyed" after every further key exchange, and at the end "end kex=N cipher=NAME peer=VERSION".
  */
 #include "proto/ssh/ssh.h"
 
@@ -349,6 +349,8 @@ static void handle(struct peer *peer, const struct cv_ssh_event *event)
         (void)printf("disconnected %u\n", event->end.reason);
         break;
     case CV_SSH_REKEYED:
+        (void)printf("rekeyed\n");
+        break;
     case CV_SSH_KEEPALIVE_ANSWERED:
         break;
     }

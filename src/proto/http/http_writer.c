@@ -70,12 +70,6 @@ struct cv_status cv_http_write_field_str(struct cv_buf *out, const char *name, c
     return cv_http_write_field(out, cv_slice_str(name), cv_slice_str(value));
 }
 
-/* Takes back what was appended since the buffer held `len` bytes. */
-static void truncate_to(struct cv_buf *out, size_t len)
-{
-    out->end = out->start + len;
-}
-
 static bool is_dropped(const struct cv_http_head *head, struct cv_slice name,
                        const char *const *drop)
 {
@@ -98,7 +92,7 @@ struct cv_status cv_http_write_fields(struct cv_buf *out, const struct cv_http_h
         struct cv_status status =
             cv_http_write_field(out, head->fields[i].name, head->fields[i].value);
         if (!cv_is_ok(status)) {
-            truncate_to(out, before);
+            cv_buf_truncate(out, before);
             return status;
         }
     }
@@ -159,7 +153,7 @@ struct cv_status cv_http_write_last_chunk(struct cv_buf *out, const struct cv_ht
     if (cv_is_ok(status))
         status = PUT(out, STR("\r\n"));
     if (!cv_is_ok(status))
-        truncate_to(out, before);
+        cv_buf_truncate(out, before);
     return status;
 }
 

@@ -56,6 +56,7 @@ struct cv_ssh_channel *cv_ssh_channel_make(struct cv_ssh *ssh, enum cv_ssh_chann
         id = (id + 1) % ssh->max_channels;
     /* The next one gets another number, so that logs do not show the same one at once again. */
     ssh->next_id = (id + 1) % ssh->max_channels;
+    ssh->used_ids = id < ssh->used_ids ? ssh->used_ids : id + 1;
     ssh->channels[id] = channel;
     ssh->channel_count++;
     channel->ssh = ssh;

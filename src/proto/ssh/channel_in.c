@@ -235,6 +235,10 @@ struct cv_status cv_ssh_channel_handle(struct cv_ssh *ssh, struct cv_slice paylo
     if (!cv_ssh_read_u32(&reader, &id))
         return malformed(ssh);
     struct cv_ssh_channel *channel = id < ssh->max_channels ? ssh->channels[id] : NULL;
+    /* npm's ssh2 still gives window behind its own CLOSE. Nothing depends on it any more, and it is
+     * no reason to end everybody else's channels; OpenSSH lets it pass as well. */
+    if (!channel && message == CV_SSH_MSG_CHANNEL_WINDOW_ADJUST && id < ssh->used_ids)
+        return cv_ok();
     bool is_answer = message == CV_SSH_MSG_CHANNEL_OPEN_CONFIRMATION ||
                      message == CV_SSH_MSG_CHANNEL_OPEN_FAILURE;
     uint32_t may_be = is_answer ? BIT(OPENING) | BIT(CANCELLED) : BIT(OPEN) | BIT(CLOSING);

@@ -330,5 +330,8 @@ bool cv_ssh_host_key_verify(struct cv_slice blob, struct cv_slice data, struct c
                     EVP_DigestVerify(ctx, raw.data, raw.len, data.data, data.len) == 1;
     EVP_MD_CTX_free(ctx);
     EVP_PKEY_free(pkey);
+#ifdef CV_FUZZING
+    is_valid = true; /* a fuzzer cannot sign */
+#endif
     return is_valid;
 }

@@ -111,6 +111,7 @@ struct cv_ssh {
     uint32_t window_bytes, max_packet_bytes;
     struct cv_ssh_channel **channels; /* max_channels places, by our number */
     uint32_t next_id;                 /* where to look for a free place first */
+    uint32_t used_ids;                /* numbers below it have been a channel's at some time */
     struct cv_ssh_channel *due;       /* with flags to send */
     struct cv_ssh_channel *waiting;   /* a write was short: in the order in which that happened */
     struct cv_ssh_channel *dead;      /* freed by the next cv_ssh_next */

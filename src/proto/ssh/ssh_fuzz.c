@@ -3,11 +3,9 @@
  * Drives the connection protocol over the transport stub: the input is both what the peer says and
  * what the caller does in between. Checks the limits that the headers promise.
  */
-#include "proto/ssh/session.h"
-
 #include "base/bytes.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "base/fuzz.h"
+#include "proto/ssh/session.h"
 
 struct input {
     const uint8_t *data;
@@ -20,12 +18,6 @@ static uint8_t take(struct input *input)
         return 0;
     input->len--;
     return *input->data++;
-}
-
-static void require(bool is_true)
-{
-    if (!is_true)
-        abort();
 }
 
 static void say(struct cv_ssh *ssh, const uint8_t *payload, size_t len)
@@ -51,7 +43,7 @@ static void answer(struct cv_ssh *ssh, const struct cv_ssh_event *event, uint8_t
             (void)cv_ssh_global_reply(ssh, choice & 2, event->request.payload);
         break;
     case CV_SSH_CHANNEL_DATA:
-        require(event->data.len > 0 && event->data.len <= CV_SSH_DATA_MAX);
+        cv_fuzz_must(event->data.len > 0 && event->data.len <= CV_SSH_DATA_MAX);
         if (choice % 2)
             cv_ssh_channel_consumed(event->channel, event->data.len);
         break;
@@ -88,7 +80,8 @@ static void act(struct cv_ssh *ssh, struct cv_buf *out, struct input *input, uin
         break;
     case 5:
         if (channel)
-            require(cv_ssh_channel_write(channel, cv_slice(bytes, take(input) * 150U)) <= 40000);
+            cv_fuzz_must(cv_ssh_channel_write(channel, cv_slice(bytes, take(input) * 150U)) <=
+                         40000);
         break;
     case 6:
         if (channel)
@@ -136,8 +129,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct cv_status status = cv_ssh_next(ssh, now_ms, &event);
         for (; cv_is_ok(status); status = cv_ssh_next(ssh, now_ms, &event))
             answer(ssh, &event, take(&input));
-        require(cv_ssh_channel_count(ssh) <= 4);
-        require(cv_buf_len(&ssh->held) <= CV_SSH_HELD_MAX);
+        cv_fuzz_must(cv_ssh_channel_count(ssh) <= 4);
+        cv_fuzz_must(cv_buf_len(&ssh->held) <= CV_SSH_HELD_MAX);
         if (status.id != CV_AGAIN && len % 2)
             break;
     }

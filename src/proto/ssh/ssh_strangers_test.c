@@ -63,6 +63,23 @@ static void data_after_close_ends_the_session(void **state)
     stop(&bench);
 }
 
+static void window_for_a_channel_that_was_closed_is_ignored(void **state)
+{
+    (void)state;
+    static struct bench bench;
+    start(&bench, CV_SSH_SERVER, NULL);
+    uint32_t id = cv_ssh_channel_id(accepted(&bench, 70, 1000, 32768));
+    say_channel(&bench, CV_SSH_MSG_CHANNEL_CLOSE, id);
+    expect_event(&bench, CV_SSH_CHANNEL_CLOSED);
+    (void)expect_sent(&bench, CV_SSH_MSG_CHANNEL_CLOSE, 70);
+    say_adjust(&bench, id, 1);
+    say_adjust(&bench, id, UINT32_MAX);
+    expect_quiet(&bench);
+    say_adjust(&bench, id + 1, 1);
+    expect_failure(&bench, CV_SSH_PROTOCOL);
+    stop(&bench);
+}
+
 static void messages_for_channels_that_are_not_there_end_the_session(void **state)
 {
     (void)state;
@@ -423,6 +440,7 @@ int main(void)
         cmocka_unit_test(data_beyond_the_packet_size_ends_the_session),
         cmocka_unit_test(data_after_eof_ends_the_session),
         cmocka_unit_test(data_after_close_ends_the_session),
+        cmocka_unit_test(window_for_a_channel_that_was_closed_is_ignored),
         cmocka_unit_test(messages_for_channels_that_are_not_there_end_the_session),
         cmocka_unit_test(a_channel_that_waits_for_an_answer_takes_no_messages),
         cmocka_unit_test(a_window_over_32_bits_ends_the_session),

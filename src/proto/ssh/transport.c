@@ -298,9 +298,7 @@ static struct cv_status unknown_message(struct cv_ssh_transport *t)
     CV_RETURN_IF_ERROR(cv_ssh_transport_noise(t));
     cv_ssh_write_u8(&w, CV_SSH_MSG_UNIMPLEMENTED);
     cv_ssh_write_u32(&w, t->packet_sequence);
-    /* Between own KEXINIT and NEWKEYS nothing of the kind may go out. */
-    if (!cv_ssh_transport_is_at(t, STAGE_IDLE) && !cv_ssh_transport_is_at(t, STAGE_NEWKEYS))
-        return cv_ok();
+    /* Also between own KEXINIT and NEWKEYS, where §7.1 forbids other messages but not this one. */
     return cv_ssh_transport_send_own(t, cv_ssh_written(&w));
 }
 
@@ -381,7 +379,9 @@ struct cv_status cv_ssh_transport_next(struct cv_ssh_transport *t, uint64_t now_
 
 void cv_ssh_transport_rekey(struct cv_ssh_transport *t)
 {
-    t->wants_rekey = cv_ssh_transport_is(t, PHASE_OPEN);
+    if (!cv_ssh_transport_is(t, PHASE_OPEN) || !cv_ssh_transport_is_at(t, STAGE_IDLE))
+        return;
+    t->wants_rekey = true;
     cv_ssh_transport_kex_if_due(t);
 }
 

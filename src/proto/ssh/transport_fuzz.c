@@ -1,153 +1,179 @@
 /* SPDX-License-Identifier: MIT
  *
- * libFuzzer: what a stranger may send to the transport layer. Built with CV_FUZZING, under which
- * ciphers leave bytes as they are and tags are not looked at.
+ * libFuzzer: the transport layer under a stranger, before authentication and as far beyond as the
+ * stranger gets, in both roles. The input is a conversation (ssh_fuzz.h): what the peer says, in
+ * packets or in bytes as they are, and what the owner does in between.
  *
- * First byte: bit 0 the role that is attacked; bit 1 whether the session is established first; bit
- * 2 compression; bit 3 rekey at once; bits 4..7 how many bytes are fed at a time. The rest goes in
- * as it is, or, with the session established, as records of two bytes of length and a payload, each
- * framed as a packet.
+ * First byte: bit 0 the role that is attacked, bit 1 compression is offered, bit 2 a guess is sent,
+ * bit 3 the host key is refused, bit 4 the
+ * peer has identified itself.
+ *
+ * Checked: the input is never read behind its end (each piece is a block of its own), `out` stays
+ * within its cap, what is sent keeps to RFC 4253 §6 and §7.1, nothing follows a disconnect, no
+ * event follows the end, the same session fails alike however often it is asked.
  */
-#include "base/bytes.h"
-#include "proto/ssh/transport.h"
+#include "proto/ssh/ssh_fuzz.h"
 
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-enum { IS_CLIENT = 1, IS_ESTABLISHED = 2, HAS_ZLIB = 4, HAS_REKEY = 8, PAYLOAD_MAX = 2048 };
+enum { IS_CLIENT = 1, HAS_ZLIB = 2, HAS_GUESS = 4, REFUSES = 8, HAS_IDENT = 16 };
 
 struct side {
     struct cv_buf out;
     struct cv_ssh_transport *t;
+    struct fuzz_listener listener;
     uint64_t now_ms;
+    enum cv_status_id end; /* CV_OK while it goes on */
+    bool is_established, refuses;
 };
 
-static void side_init(struct side *side, enum cv_ssh_role role, const struct cv_ssh_host_key *key,
-                      bool has_zlib)
+static void on_packet(struct side *side, const struct cv_ssh_packet *packet)
 {
-    struct cv_ssh_transport_options options = {.role = role,
-                                               .host_key = key,
-                                               .has_compression = has_zlib,
-                                               .ciphers = "aes128-gcm@openssh.com",
-                                               .rekey_bytes = 65536};
-    *side = (struct side){.now_ms = 1};
-    cv_buf_init(&side->out, CV_SSH_OUT_MIN);
-    side->t = cv_ssh_transport_new(&options, &side->out, side->now_ms);
-    if (!side->t)
-        abort();
+    switch (packet->kind) {
+    case CV_SSH_PACKET_HOST_KEY:
+        cv_ssh_transport_accept_host_key(side->t, !side->refuses);
+        break;
+    case CV_SSH_PACKET_ESTABLISHED:
+        cv_fuzz_must(!side->is_established);
+        side->is_established = true;
+        break;
+    case CV_SSH_PACKET_MESSAGE:
+        /* Like a careless owner: everything comes back, and is not understood either. */
+        cv_fuzz_must(side->is_established && packet->payload.len > 0 &&
+                     packet->payload.data[0] >= CV_SSH_MSG_CONNECTION_FIRST);
+        if (packet->payload.len > 1)
+            (void)cv_ssh_transport_send(side->t, cv_slice("\x5e", 1), packet->payload);
+        cv_ssh_transport_unimplemented(side->t);
+        break;
+    case CV_SSH_PACKET_KEX_DONE:
+        cv_fuzz_must(side->is_established);
+        break;
+    case CV_SSH_PACKET_DISCONNECT:
+        cv_fuzz_must(packet->text.len <= VERSION_MAX);
+        break;
+    }
 }
 
-static void side_done(struct side *side)
-{
-    cv_ssh_transport_free(&side->t);
-    cv_buf_done(&side->out);
-}
-
-/* In a block of its own, so that a byte read too many is seen. Answers like a careless owner. */
-static void feed(struct side *side, const uint8_t *data, size_t len)
+static void drain(struct side *side)
 {
     struct cv_ssh_packet packet;
-    uint8_t *copy = malloc(len ? len : 1);
-    if (!copy)
-        abort();
-    if (len)
-        memcpy(copy, data, len);
-    if (cv_is_ok(cv_ssh_transport_feed(side->t, copy, len))) {
-        while (cv_is_ok(cv_ssh_transport_next(side->t, side->now_ms, &packet))) {
-            if (packet.kind == CV_SSH_PACKET_HOST_KEY)
-                cv_ssh_transport_accept_host_key(side->t, true);
-            if (packet.kind == CV_SSH_PACKET_MESSAGE && packet.payload.len > 1)
-                (void)cv_ssh_transport_send(side->t, cv_slice("\x5e", 1), packet.payload);
-            if (packet.kind == CV_SSH_PACKET_MESSAGE)
-                cv_ssh_transport_unimplemented(side->t);
-        }
+    struct cv_status status;
+    while (cv_is_ok(status = cv_ssh_transport_next(side->t, side->now_ms, &packet))) {
+        cv_fuzz_must(side->end == CV_OK);
+        on_packet(side, &packet);
     }
-    free(copy);
-    cv_ssh_transport_tick(side->t, ++side->now_ms);
-    if (cv_buf_len(&side->out) > side->out.cap)
-        abort();
-}
-
-static void carry(struct side *from, struct side *to)
-{
-    feed(to, cv_buf_head(&from->out), cv_buf_len(&from->out));
-    cv_buf_consume(&from->out, cv_buf_len(&from->out));
-}
-
-static void establish(struct side *client, struct side *server)
-{
-    for (int i = 0; i < 4; i++) {
-        carry(client, server);
-        carry(server, client);
+    if (status.id != CV_AGAIN) {
+        cv_fuzz_must(side->end == CV_OK || side->end == status.id);
+        side->end = status.id;
+        cv_fuzz_must(!cv_ssh_transport_can_send(side->t) && !cv_ssh_transport_wants_input(side->t));
+    } else {
+        cv_fuzz_must(side->end == CV_OK);
     }
-    if (!cv_ssh_transport_can_send(client->t) || !cv_ssh_transport_can_send(server->t))
-        abort();
+    cv_fuzz_must(cv_buf_len(&side->out) <= side->out.cap);
+    cv_fuzz_must(cv_buf_len(&side->t->in) <= CV_SSH_FEED_MAX + PACKET_ALL);
 }
 
-/* With the length and the padding of AES-GCM and any tag. */
-static size_t frame(uint8_t *out, const uint8_t *payload, size_t len)
+/* The peer reads all that was sent. */
+static void listen(struct side *side, bool has_zlib)
 {
-    size_t padding = 16 - (1 + len) % 16;
-    if (padding < 4)
-        padding += 16;
-    cv_put_u32(out, (uint32_t)(1 + len + padding));
-    out[4] = (uint8_t)padding;
-    memcpy(out + 5, payload, len);
-    memset(out + 5 + len, 0, padding + 16);
-    return 5 + len + padding + 16;
-}
-
-static void attack_raw(struct side *side, const uint8_t *data, size_t len, size_t step)
-{
-    while (len) {
-        size_t n = step && step < len ? step : len;
-        feed(side, data, n);
-        data += n;
-        len -= n;
+    struct cv_slice payload;
+    if (has_zlib)
         cv_buf_consume(&side->out, cv_buf_len(&side->out));
-    }
+    while (fuzz_hear(&side->listener, &side->out, &payload))
+        ;
 }
 
-static void attack_records(struct side *side, const uint8_t *data, size_t len, size_t step)
+static void feed(struct side *side, const uint8_t *data, size_t len, size_t step)
 {
-    uint8_t packet[PAYLOAD_MAX + 64];
-    while (len > 2) {
-        size_t n = cv_get_u16(data) % PAYLOAD_MAX;
-        data += 2;
-        len -= 2;
-        if (n > len)
-            n = len;
-        size_t total = frame(packet, data, n);
-        attack_raw(side, packet, total, step);
+    while (len > 0) {
+        size_t n = step && step < len ? step : len;
+        if (!cv_ssh_transport_wants_input(side->t))
+            listen(side, side->t->has_compression);
+        drain(side);
+        if (!cv_ssh_transport_wants_input(side->t))
+            return;
+        uint8_t *copy = cv_fuzz_copy(data, n);
+        if (cv_is_ok(cv_ssh_transport_feed(side->t, copy, n)))
+            drain(side);
+        free(copy);
         data += n;
         len -= n;
     }
+}
+
+static void act(struct side *side, const struct fuzz_record *record)
+{
+    static const uint8_t bytes[34000] = {94};
+    uint8_t what = record->len > 0 ? record->body[0] : 0;
+    uint8_t more = record->len > 1 ? record->body[1] : 0;
+    uint8_t *to;
+    switch (what % 8) {
+    case 0:
+        listen(side, side->t->has_compression);
+        break;
+    case 1:
+        cv_ssh_transport_rekey(side->t);
+        break;
+    case 2:
+        side->now_ms += more * 100U;
+        cv_ssh_transport_tick(side->t, side->now_ms);
+        break;
+    case 3:
+        (void)cv_ssh_transport_send(side->t, cv_slice(bytes, 1), cv_slice(bytes, more * 132U));
+        break;
+    case 4:
+        to = cv_ssh_transport_begin(side->t, 1U + more * 100U);
+        if (to) {
+            memset(to, 94, 1U + more);
+            (void)cv_ssh_transport_end(side->t, 1U + more);
+        }
+        break;
+    case 5:
+        cv_ssh_transport_pause(side->t, side->now_ms);
+        side->now_ms += more;
+        break;
+    case 6:
+        cv_ssh_transport_resume(side->t, side->now_ms);
+        break;
+    default:
+        if (more == 77)
+            cv_ssh_transport_disconnect(side->t, 11, "bye");
+    }
+    drain(side);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    struct cv_ssh_host_key *key;
-    struct side client, server;
-    if (len == 0)
+    static struct cv_ssh_host_key *key;
+    if (len < FUZZ_HEAD || (!key && !cv_is_ok(cv_ssh_host_key_generate(&key))))
         return 0;
-    uint8_t mode = *data++;
-    len--;
-    if (!cv_is_ok(cv_ssh_host_key_generate(&key)))
-        abort();
-    side_init(&client, CV_SSH_CLIENT, key, mode & HAS_ZLIB);
-    side_init(&server, CV_SSH_SERVER, key, mode & HAS_ZLIB);
-    struct side *side = mode & IS_CLIENT ? &client : &server;
-    if (mode & IS_ESTABLISHED) {
-        establish(&client, &server);
-        if (mode & HAS_REKEY)
-            cv_ssh_transport_rekey(side->t);
-        attack_records(side, data, len, mode >> 4);
-    } else {
-        attack_raw(side, data, len, mode >> 4);
+    uint8_t mode = data[0], step = data[1];
+    struct cv_ssh_transport_options options = {.role =
+                                                   mode & IS_CLIENT ? CV_SSH_CLIENT : CV_SSH_SERVER,
+                                               .host_key = key,
+                                               .ciphers = FUZZ_CIPHER,
+                                               .has_compression = mode & HAS_ZLIB,
+                                               .has_guess = mode & HAS_GUESS,
+                                               .rekey_bytes = 65536};
+    struct side side = {.now_ms = 1, .refuses = mode & REFUSES};
+    cv_buf_init(&side.out, CV_SSH_OUT_MIN);
+    side.t = cv_ssh_transport_new(&options, &side.out, side.now_ms);
+    cv_fuzz_must(side.t);
+    struct cv_slice input = cv_slice(data + FUZZ_HEAD, len - FUZZ_HEAD);
+    struct fuzz_record record;
+    if (mode & HAS_IDENT)
+        feed(&side, (const uint8_t *)"SSH-2.0-peer\r\n", 14, step);
+    while (fuzz_next(&input, &record)) {
+        uint8_t packet[FUZZ_BODY_MAX + CV_SSH_PACKET_OVERHEAD];
+        if (record.len > FUZZ_BODY_MAX)
+            record.len = FUZZ_BODY_MAX;
+        if (record.kind == FUZZ_PACKET && record.len > 0)
+            feed(&side, packet, fuzz_frame(side.t, packet, record.body, record.len), step);
+        else if (record.kind == FUZZ_RAW)
+            feed(&side, record.body, record.len, step);
+        else if (record.kind == FUZZ_ACT)
+            act(&side, &record);
     }
-    side_done(&client);
-    side_done(&server);
-    cv_ssh_host_key_free(&key);
+    listen(&side, side.t->has_compression);
+    cv_ssh_transport_free(&side.t);
+    cv_buf_done(&side.out);
     return 0;
 }

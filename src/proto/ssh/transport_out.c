@@ -163,8 +163,8 @@ void cv_ssh_transport_unimplemented(struct cv_ssh_transport *t)
     if (cv_ssh_transport_is(t, PHASE_CLOSED) || !cv_is_ok(cv_ssh_transport_noise(t)))
         return;
     cv_put_u32(payload + 1, t->packet_sequence);
-    /* During a key exchange of ours it may not be sent, and nobody waits for it. */
-    if (cv_ssh_transport_can_send(t))
+    /* A key exchange is not in its way (RFC 4253 §7.1), and it is what next() keeps room for. */
+    if (cv_ssh_transport_is(t, PHASE_OPEN))
         (void)send_packet(t, cv_slice(payload, sizeof payload), (struct cv_slice){0}, KEX_ROOM);
 }
 

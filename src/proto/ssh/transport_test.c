@@ -190,6 +190,47 @@ static void crossing_key_exchanges_are_one(void **state)
     cv_ssh_pair_done(&pair);
 }
 
+static void a_rekey_under_way_is_not_asked_for_again(void **state)
+{
+    (void)state;
+    struct cv_ssh_pair pair;
+    cv_ssh_pair_start(&pair);
+    cv_ssh_pair_establish(&pair);
+    cv_ssh_transport_rekey(pair.client.t);
+    cv_ssh_transport_rekey(pair.client.t);
+    cv_ssh_pair_run(&pair);
+    assert_int_equal(cv_ssh_transport_kex_count(pair.client.t), 2);
+    cv_ssh_pair_done(&pair);
+}
+
+/* RFC 4253 §11.4: every one is answered, and §7.1 lets the answer out during a key exchange. */
+static void unknown_messages_are_answered_during_a_key_exchange(void **state)
+{
+    (void)state;
+    static const uint8_t numbers[] = {192, 127}; /* for the transport, and for the layer above */
+    struct cv_ssh_pair pair;
+    cv_ssh_pair_start(&pair);
+    cv_ssh_pair_establish(&pair);
+    assert_ok(cv_ssh_transport_send(pair.server.t, cv_slice(&numbers[0], 1), cv_slice(NULL, 0)));
+    assert_ok(cv_ssh_transport_send(pair.server.t, cv_slice(&numbers[1], 1), cv_slice(NULL, 0)));
+    cv_ssh_transport_rekey(pair.client.t);
+    assert_false(cv_ssh_transport_can_send(pair.client.t));
+    size_t before = cv_buf_len(&pair.client.out);
+    struct cv_ssh_packet packet;
+    struct cv_buf *from = &pair.server.out;
+    assert_ok(cv_ssh_transport_feed(pair.client.t, cv_buf_head(from), cv_buf_len(from)));
+    assert_ok(cv_ssh_transport_next(pair.client.t, pair.now_ms, &packet));
+    assert_int_equal(packet.payload.data[0], 127);
+    cv_ssh_transport_unimplemented(pair.client.t);
+    assert_status(cv_ssh_transport_next(pair.client.t, pair.now_ms, &packet), CV_AGAIN);
+    cv_buf_consume(from, cv_buf_len(from));
+    assert_int_equal(cv_buf_len(&pair.client.out), before + 2 * 36UL);
+    cv_ssh_pair_run(&pair);
+    assert_int_equal(cv_ssh_transport_kex_count(pair.client.t), 2);
+    cv_ssh_pair_exchange(&pair, 2, 100);
+    cv_ssh_pair_done(&pair);
+}
+
 static void keys_change_by_age_and_a_silent_peer_is_dropped(void **state)
 {
     (void)state;
@@ -254,6 +295,8 @@ int main(void)
         cmocka_unit_test(every_cipher_carries_data),
         cmocka_unit_test(keys_change_under_load_from_both_sides),
         cmocka_unit_test(crossing_key_exchanges_are_one),
+        cmocka_unit_test(a_rekey_under_way_is_not_asked_for_again),
+        cmocka_unit_test(unknown_messages_are_answered_during_a_key_exchange),
         cmocka_unit_test(keys_change_by_age_and_a_silent_peer_is_dropped),
         cmocka_unit_test(key_exchanges_without_data_are_limited),
         cmocka_unit_test(a_disconnect_is_told),

@@ -41,6 +41,12 @@ static void read_options(const uint8_t prefix[CV_WS_FUZZ_PREFIX], struct cv_ws_o
         options->deflate.client_no_context_takeover = bits & CV_WS_FUZZ_CLIENT_NO_TAKEOVER;
         options->deflate.server_max_window_bits = window_bits(prefix[2] & 15);
         options->deflate.client_max_window_bits = window_bits(prefix[2] >> 4);
+        /* A peer that looks back further than it agreed to (RFC 7692 §7.1.2) is refused by zlib or
+         * not, as what it looks back to was inflated by the same call or an earlier one. */
+        if (bits & CV_WS_FUZZ_SERVER)
+            options->deflate.client_max_window_bits = 15;
+        else
+            options->deflate.server_max_window_bits = 15;
     }
 }
 
