@@ -5,20 +5,24 @@
  *
  *     http_echo --listen HOST:PORT [--record FILE]
  *
- * Any method is answered with 200 and the request's own body, framed as it came, with its trailers;
- * X-Echo-Method and X-Echo-Target tell the request line. With the query "head" the body is instead
- * the head as received, one field a line. --record appends every byte that arrives, of all
- * connections, to FILE: an empty file proves that nothing came through. Port 0 takes a free one;
- * "listening on HOST:PORT" is the first line on stdout.
+ * Any method but CONNECT is answered with 200 and the request's own body, framed as it came, with
+ * its trailers; X-Echo-Method and X-Echo-Target tell the request line. With the query "head" the
+ * body is instead the head as received, one field a line. --record appends every byte that arrives,
+ * of all connections, to FILE: an empty file proves that nothing came through. Port 0 takes a free
+ * one; "listening on HOST:PORT" is the first line on stdout.
  *
  * One thread, poll(). Each connection: bytes in → parser → out buffer → bytes out. The parser is
  * only asked for the next event while the out buffer has room, and the socket only read once all
- * bytes are used, so that a client that does not read stops itself.
+ * bytes are used, so that a client that does not read stops itself. An answer waits for the end of
+ * its request, up to HOLD_BYTES, so that a body that turns out malformed is answered with 400 and
+ * nothing else. A connection that ends is closed for writing first, and read until the client has
+ * closed too: unread bytes would make a reset of it, and lose the answer.
  */
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "proto/http/http_parser.h"
@@ -30,6 +34,8 @@ enum {
     IN_BYTES = 65536,
     OUT_BYTES = 512 * 1024,
     ROOM_BYTES = 160 * 1024, /* the most that one event can make us write */
+    HOLD_BYTES = 64 * 1024,
+    LINGER_MS = 2000,
 };
 
 struct conn {
@@ -37,6 +43,8 @@ struct conn {
     struct cv_http_parser *parser;
     struct cv_buf out;
     bool is_eof;      /* the client has closed its side */
+    size_t held;      /* bytes at the end of `out` that wait for the end of their request */
+    uint64_t gone_ms; /* closed for writing: until when we read on; 0 before */
     bool is_ending;   /* close once everything is written */
     bool is_chunked;  /* the answer */
     bool is_silent;   /* the answer has no body: HEAD, or the head was the answer */
@@ -68,6 +76,21 @@ static struct conn *conn_new(int fd)
     return conn;
 }
 
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static struct cv_status write_date(struct cv_buf *out)
+{
+    char date[CV_HTTP_DATE_LEN + 1];
+    if (!cv_http_date((uint64_t)time(NULL), date))
+        return cv_ok();
+    return cv_http_write_field_str(out, "Date", date);
+}
+
 /* The head as text: what the query "head" asks for. */
 static struct cv_status write_received(struct cv_buf *out, const struct cv_http_head *head)
 {
@@ -92,11 +115,18 @@ static struct cv_status answer_head(struct conn *conn, const struct cv_http_head
     conn->keeps_alive = head->keep_alive && !head->is_upgrade && !head->is_connect;
     conn->is_chunked = !wants_head && head->framing == CV_HTTP_CHUNKED;
     conn->is_silent = head->is_head || wants_head;
+    if (head->is_connect)
+        return cv_status(CV_NOT_IMPLEMENTED);
     if (head->expects_continue) {
         CV_RETURN_IF_ERROR(cv_http_write_status_line(out, 100, cv_slice_str("Continue")));
         CV_RETURN_IF_ERROR(cv_http_write_head_end(out));
     }
+    size_t before = cv_buf_len(out);
     CV_RETURN_IF_ERROR(cv_http_write_status_line(out, 200, cv_slice_str("OK")));
+    CV_RETURN_IF_ERROR(write_date(out));
+    if (cv_slice_is(head->method, "OPTIONS"))
+        CV_RETURN_IF_ERROR(
+            cv_http_write_field_str(out, "Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     const struct cv_slice *type = cv_http_find(head, "content-type");
     CV_RETURN_IF_ERROR(cv_http_write_field(
         out, cv_slice_str("Content-Type"),
@@ -116,6 +146,7 @@ static struct cv_status answer_head(struct conn *conn, const struct cv_http_head
     if (cv_is_ok(status) && !head->is_head)
         status = cv_buf_append_slice(out, cv_buf_slice(&received));
     cv_buf_done(&received);
+    conn->held = cv_buf_len(out) - before;
     return status;
 }
 
@@ -129,29 +160,41 @@ static struct cv_status answer_end(struct conn *conn, const struct cv_http_field
     return cv_ok();
 }
 
+static struct cv_status answer_body(struct conn *conn, struct cv_slice body)
+{
+    if (conn->is_silent)
+        return cv_ok();
+    return conn->is_chunked ? cv_http_write_chunk(&conn->out, body)
+                            : cv_buf_append_slice(&conn->out, body);
+}
+
+static struct cv_status answer_event(struct conn *conn, const struct cv_http_event *event)
+{
+    switch (event->type) {
+    case CV_HTTP_HEAD:
+        return answer_head(conn, event->head);
+    case CV_HTTP_BODY:
+        return answer_body(conn, event->body);
+    case CV_HTTP_TRAILERS:
+        return conn->is_chunked ? answer_end(conn, event->trailers, event->trailer_count) : cv_ok();
+    case CV_HTTP_END:
+        return answer_end(conn, NULL, 0);
+    }
+    return cv_ok();
+}
+
 /* Takes events while there is room for what they make us write. */
 static struct cv_status answer(struct conn *conn)
 {
     struct cv_http_event event;
     while (!conn->is_ending && cv_buf_room(&conn->out) >= ROOM_BYTES) {
         CV_RETURN_IF_ERROR(cv_http_parser_next(conn->parser, &event));
-        switch (event.type) {
-        case CV_HTTP_HEAD:
-            CV_RETURN_IF_ERROR(answer_head(conn, event.head));
-            break;
-        case CV_HTTP_BODY:
-            if (!conn->is_silent)
-                CV_RETURN_IF_ERROR(conn->is_chunked ? cv_http_write_chunk(&conn->out, event.body)
-                                                    : cv_buf_append_slice(&conn->out, event.body));
-            break;
-        case CV_HTTP_TRAILERS:
-            if (conn->is_chunked)
-                CV_RETURN_IF_ERROR(answer_end(conn, event.trailers, event.trailer_count));
-            break;
-        case CV_HTTP_END:
-            CV_RETURN_IF_ERROR(answer_end(conn, NULL, 0));
-            break;
-        }
+        size_t before = cv_buf_len(&conn->out);
+        bool is_held = conn->held && event.type != CV_HTTP_HEAD;
+        CV_RETURN_IF_ERROR(answer_event(conn, &event));
+        conn->held += is_held ? cv_buf_len(&conn->out) - before : 0;
+        if (event.type == CV_HTTP_END || conn->held > HOLD_BYTES)
+            conn->held = 0;
     }
     return cv_status(CV_AGAIN);
 }
@@ -163,8 +206,11 @@ static void refuse(struct conn *conn, struct cv_status status)
     (void)fprintf(stderr, "http_echo: %s: %s\n", cv_status_name(status.id),
                   cv_http_parser_fault(conn->parser));
     conn->is_ending = true;
+    conn->out.end -= conn->held;
+    conn->held = 0;
     /* Without room the client does not read either: closing says enough. */
     if (cv_is_ok(cv_http_write_status_line(&conn->out, code, cv_slice_str(cv_http_reason(code)))) &&
+        cv_is_ok(write_date(&conn->out)) &&
         cv_is_ok(cv_http_write_field_str(&conn->out, "Connection", "close")) &&
         cv_is_ok(cv_http_write_framing(&conn->out, CV_HTTP_LENGTH, 0)))
         (void)cv_http_write_head_end(&conn->out).id;
@@ -186,10 +232,15 @@ static bool conn_read(struct conn *conn, FILE *record)
     return cv_is_ok(cv_http_parser_feed(conn->parser, conn->in, (size_t)n));
 }
 
+static size_t sendable(const struct conn *conn)
+{
+    return cv_buf_len(&conn->out) - conn->held;
+}
+
 static bool conn_write(struct conn *conn)
 {
-    while (cv_buf_len(&conn->out)) {
-        ssize_t n = send(conn->fd, cv_buf_head(&conn->out), cv_buf_len(&conn->out), MSG_NOSIGNAL);
+    while (sendable(conn)) {
+        ssize_t n = send(conn->fd, cv_buf_head(&conn->out), sendable(conn), MSG_NOSIGNAL);
         if (n < 0)
             return errno == EAGAIN || errno == EINTR;
         cv_buf_consume(&conn->out, (size_t)n);
@@ -199,8 +250,23 @@ static bool conn_write(struct conn *conn)
 
 static bool wants_input(const struct conn *conn)
 {
+    if (conn->gone_ms)
+        return true;
     return !conn->is_eof && !conn->is_ending && cv_http_parser_rest(conn->parser).len == 0 &&
            cv_buf_room(&conn->out) >= ROOM_BYTES;
+}
+
+/* Everything is written. False when nothing more can come. */
+static bool linger(struct conn *conn)
+{
+    conn->gone_ms = now_ms() + LINGER_MS;
+    return !conn->is_eof && shutdown(conn->fd, SHUT_WR) == 0;
+}
+
+static bool conn_discard(struct conn *conn)
+{
+    ssize_t n = recv(conn->fd, conn->in, sizeof(conn->in), 0);
+    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
 /* One round of a connection after poll. False when it is to be freed. */
@@ -208,6 +274,8 @@ static bool conn_serve(struct conn *conn, short events, FILE *record)
 {
     if (events & (POLLERR | POLLNVAL))
         return false;
+    if (conn->gone_ms)
+        return now_ms() < conn->gone_ms && (!(events & (POLLIN | POLLHUP)) || conn_discard(conn));
     if (events & (POLLIN | POLLHUP) && wants_input(conn) && !conn_read(conn, record))
         return false;
     size_t room;
@@ -221,7 +289,7 @@ static bool conn_serve(struct conn *conn, short events, FILE *record)
             return false;
         room = cv_buf_room(&conn->out);
     } while (!conn->is_ending && room >= ROOM_BYTES && cv_http_parser_rest(conn->parser).len);
-    return !(conn->is_ending && cv_buf_len(&conn->out) == 0);
+    return !(conn->is_ending && cv_buf_len(&conn->out) == 0) || linger(conn);
 }
 
 static int listen_on(struct cv_slice host, unsigned port)
@@ -263,19 +331,23 @@ static int serve(int listener, FILE *record)
     static struct pollfd polls[CONNS_MAX + 1];
     static struct conn *conns[CONNS_MAX];
     size_t count = 0;
+    bool is_lingering = false;
     for (;;) {
         polls[0] = (struct pollfd){.fd = count < CONNS_MAX ? listener : -1, .events = POLLIN};
         for (size_t i = 0; i < count; i++)
-            polls[i + 1] =
-                (struct pollfd){.fd = conns[i]->fd,
-                                .events = (short)((wants_input(conns[i]) ? POLLIN : 0) |
-                                                  (cv_buf_len(&conns[i]->out) ? POLLOUT : 0))};
-        if (poll(polls, count + 1, -1) < 0 && errno != EINTR)
+            polls[i + 1] = (struct pollfd){.fd = conns[i]->fd,
+                                           .events = (short)((wants_input(conns[i]) ? POLLIN : 0) |
+                                                             (sendable(conns[i]) ? POLLOUT : 0))};
+        if (poll(polls, count + 1, is_lingering ? LINGER_MS / 4 : -1) < 0 && errno != EINTR)
             return 1;
+        is_lingering = false;
         for (size_t i = count; i > 0; i--) {
-            if (polls[i].revents && !conn_serve(conns[i - 1], polls[i].revents, record)) {
+            bool is_due = polls[i].revents || conns[i - 1]->gone_ms;
+            if (is_due && !conn_serve(conns[i - 1], polls[i].revents, record)) {
                 conn_free(&conns[i - 1]);
                 conns[i - 1] = conns[--count];
+            } else {
+                is_lingering |= conns[i - 1]->gone_ms != 0;
             }
         }
         if (polls[0].revents) {

@@ -6,7 +6,7 @@
  * 3. what is accepted, written anew as a proxy writes it and parsed again, means the same, and is
  *    accepted the second time, by llhttp too.
  * The first byte chooses: bit 0 the direction, bits 1–2 what responses answer, the rest the pieces.
- * http_mutate.c knows the structure of the rest.
+ * http_mutator_fuzz.c knows the structure of the rest.
  */
 #include "proto/http/http_test_view.h"
 #include "proto/http/http_writer.h"

@@ -24,6 +24,7 @@ void cv_http_lines_reset(struct cv_http_lines *lines)
     lines->line_len = 0;
     lines->is_after_cr = false;
     lines->has_blank_start = false;
+    lines->has_space = false;
 }
 
 static struct cv_status fail(enum cv_status_id id, const char **fault, const char *text)
@@ -42,6 +43,7 @@ static struct cv_status check_byte(struct cv_http_lines *lines, uint8_t c, const
     if (c != '\r' && !(cv_http_chars[c] & CV_HTTP_VCHAR))
         return fail(CV_BAD_REQUEST, fault, "a control character in the head (RFC 9110 5.5)");
     lines->is_after_cr = c == '\r';
+    lines->has_space |= c == ' ';
     lines->line_len++;
     return cv_ok();
 }
@@ -50,6 +52,9 @@ static struct cv_status check_limits(const struct cv_http_lines *lines, size_t s
                                      const char **fault)
 {
     const struct cv_http_lines_limits *limits = &lines->limits;
+    if (limits->first_word && lines->line_count == 0 && !lines->has_space &&
+        lines->line_len - lines->is_after_cr > limits->first_word)
+        return fail(CV_BAD_REQUEST, fault, "the method is too long (RFC 9110 9.1)");
     /* line_len counts the CR once it has come. */
     if (limits->first_line && lines->line_count == 0 &&
         lines->line_len - lines->is_after_cr > limits->first_line)

@@ -12,7 +12,8 @@
 struct cv_http_lines_limits {
     size_t
         first_line; /* bytes without CRLF; 0 for trailers, which have no line before the fields */
-    size_t section; /* bytes with CRLFs */
+    size_t first_word; /* bytes before the first space of the first line; 0: not looked at */
+    size_t section;    /* bytes with CRLFs */
     size_t line_count; /* the first one included */
     bool allows_blank; /* one empty line in front is dropped (RFC 9112 2.2, requests) */
 };
@@ -23,6 +24,7 @@ struct cv_http_lines {
     size_t line_count;    /* complete lines that are not empty */
     size_t line_len;      /* bytes of the line begun, its CR included */
     bool is_after_cr;     /* the last byte was a CR */
+    bool has_space;       /* a space has come */
     bool has_blank_start; /* one empty line before the first line has been dropped */
 };
 

@@ -68,10 +68,12 @@ struct cv_http_parser *cv_http_parser_new(enum cv_http_role role,
     parser->limits = *limits;
     parser->fault = "";
     cv_http_lines_init(&parser->head_lines,
-                       &(struct cv_http_lines_limits){.first_line = limits->start_line,
-                                                      .section = limits->head,
-                                                      .line_count = limits->field_count + 1,
-                                                      .allows_blank = role == CV_HTTP_REQUESTS});
+                       &(struct cv_http_lines_limits){
+                           .first_line = limits->start_line,
+                           .first_word = role == CV_HTTP_REQUESTS ? CV_HTTP_METHOD_MAX : 0,
+                           .section = limits->head,
+                           .line_count = limits->field_count + 1,
+                           .allows_blank = role == CV_HTTP_REQUESTS});
     cv_http_lines_init(&parser->trailer_lines,
                        &(struct cv_http_lines_limits){.section = limits->trailers,
                                                       .line_count = limits->field_count});

@@ -69,6 +69,8 @@ static const struct request_case request_cases[] = {
      "get / a:0 1 no-body ka end;"},
     {"method of 33 bytes", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n" HOST "\r\n",
      CV_BAD_REQUEST},
+    {"method of 33 bytes, told before the line is whole", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+     CV_BAD_REQUEST},
     {"TLS hello", "\x16\x03\x01\x02", CV_BAD_REQUEST},
 
     /* RFC 9112 §3.2, target */
