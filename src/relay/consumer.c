@@ -38,6 +38,7 @@ static const struct cv_fsm_def consumer_states = {"consumer", state_names, state
                                                   CONSUMER_STATE_COUNT};
 
 static void process(void *arg);
+static void go_on(struct cv_consumer *c);
 
 uint64_t consumer_now_ms(const struct cv_consumer *c)
 {
@@ -121,9 +122,7 @@ static void on_timer(void *arg)
         bool is_new = cv_keysource_attempts(c->worker->relay->keys) != c->keys_attempts;
         if (is_new || now_ms >= c->keys_due_ms) {
             cv_fsm_set(&c->state, CONSUMER_READING);
-            route_go_on(c);
-            if (c->state.state == CONSUMER_EXCHANGE)
-                consumer_process(c); /* its body came while it waited */
+            go_on(c);
         }
     } else if (now_ms >= c->client_due_ms) {
         on_client_due(c);
@@ -312,6 +311,13 @@ static void use(struct cv_consumer *c, uint8_t *data, size_t len)
     parse(c);
 }
 
+static void flush(struct cv_consumer *c)
+{
+    c->is_processing = false;
+    if (c->state.state == CONSUMER_EXCHANGE || c->state.state == CONSUMER_TUNNEL)
+        exchange_flush(c);
+}
+
 static void process(void *arg)
 {
     struct cv_consumer *c = arg;
@@ -335,11 +341,22 @@ static void process(void *arg)
         cv_http_parser_eof(c->parser);
         parse(c);
     }
-    c->is_processing = false;
+    flush(c);
     if (c->state.state == CONSUMER_ENDING || c->state.state == CONSUMER_MOVING)
         return;
     set_reading(c);
     consumer_arm(c);
+}
+
+/* After a move or after waiting for keys: what came of the body meanwhile is looked at before the
+ * head goes out. */
+static void go_on(struct cv_consumer *c)
+{
+    c->is_processing = true;
+    route_go_on(c);
+    c->is_processing = false;
+    if (c->state.state != CONSUMER_ENDING && c->state.state != CONSUMER_MOVING)
+        consumer_process(c);
 }
 
 void consumer_process(struct cv_consumer *c)
@@ -368,10 +385,11 @@ static void on_data(void *arg, uint8_t *data, size_t len)
     }
     c->is_processing = true;
     use(c, data, len);
-    c->is_processing = false;
+    if (c->state.state != CONSUMER_ENDING)
+        keep(c, cv_http_parser_take_rest(c->parser));
+    flush(c);
     if (c->state.state == CONSUMER_ENDING)
         return;
-    keep(c, cv_http_parser_take_rest(c->parser));
     if (c->state.state == CONSUMER_MOVING)
         return;
     set_reading(c);
@@ -449,8 +467,7 @@ static void on_arrival(void *arg)
         return;
     }
     set_client_timer(c, c->worker->relay->config->limits_body_idle_timeout_ms);
-    route_go_on(c);
-    consumer_process(c);
+    go_on(c);
 }
 
 /* At the end of the turn, when nobody up the stack looks at the connection any more. */

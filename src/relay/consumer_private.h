@@ -145,6 +145,9 @@ void exchange_begin(struct cv_consumer *c);
 void exchange_body(struct cv_consumer *c, struct cv_slice data);
 void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *trailers,
                           size_t count);
+/* Sends what has gathered while the consumer's bytes were being looked at. The exchange may be over
+ * afterwards. */
+void exchange_flush(struct cv_consumer *c);
 /* Bytes of an upgraded connection. */
 void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data);
 void exchange_tunnel_eof(struct cv_consumer *c);
@@ -184,6 +187,9 @@ bool head_origin_is_own(const struct cv_consumer *c);
 bool head_protocol_was_offered(const struct cv_consumer *c, const struct cv_http_head *head);
 
 /* ---- problem.c ---- */
+
+/* What a tunnel's service may be asked with, and the relay itself. */
+#define PROBLEM_ALLOW "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 
 /* Answers the current request with RFC 9457; the connection closes unless `is_reusable`. */
 void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,

@@ -94,6 +94,10 @@ static void send_request(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
     struct cv_slice all = cv_buf_slice(&x->request);
+    /* What came in one piece goes out in one piece, once all of it is judged: of a request that is
+     * malformed further on not a byte reaches the service. exchange_flush comes behind it. */
+    if (c->is_processing && all.len - x->request_sent < CONSUMER_BODY_MAX / 2)
+        return;
     bool is_open = x->upstream && cv_upstream_is_open(x->upstream);
     if (is_open && all.len > x->request_sent)
         x->request_sent += cv_upstream_write(
@@ -150,8 +154,14 @@ void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *tra
         exchange_fail(c, CV_NO_MEMORY, CV_HOP_RELAY, NULL);
         return;
     }
+    exchange_flush(c);
+}
+
+void exchange_flush(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
     send_request(c);
-    if (x->is_response_whole && cv_buf_len(&x->request) == x->request_sent)
+    if (x->is_request_whole && x->is_response_whole && cv_buf_len(&x->request) == x->request_sent)
         exchange_finish(c);
 }
 

@@ -55,11 +55,13 @@ struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out
 
 /* The relay's own token never goes further; forwarding fields are written by the relay alone. */
 static const char *const drop_always[] = {
-    "Culvert-*",   "Forwarded", "X-Forwarded-*",          "X-Real-Ip",     "X-Request-Id",
-    "traceparent", "Origin",    "Sec-WebSocket-Protocol", "Authorization", NULL};
+    "Culvert-*",    "Forwarded",    "X-Forwarded-*", "X-Real-Ip",
+    "X-Request-Id", "traceparent",  "Origin",        "Sec-WebSocket-Protocol",
+    "Via",          "Max-Forwards", "Authorization", NULL};
 static const char *const drop_but_authorization[] = {
     "Culvert-*",   "Forwarded", "X-Forwarded-*",          "X-Real-Ip", "X-Request-Id",
-    "traceparent", "Origin",    "Sec-WebSocket-Protocol", NULL};
+    "traceparent", "Origin",    "Sec-WebSocket-Protocol", "Via",       "Max-Forwards",
+    NULL};
 
 /* W3C Trace Context §3.2.2.3: version 00, lower-case hex, neither id all zero. */
 static bool is_traceparent(struct cv_slice v)
@@ -122,6 +124,40 @@ static struct cv_status write_forwarding(struct cv_consumer *c, struct cv_buf *o
                                 host ? *host : c->head.host));
     }
     return cv_http_write_field_str(out, "X-Forwarded-Proto", is_tls ? "https" : "http");
+}
+
+/* RFC 9110 §7.6.3: a gateway says that it was there, behind those before it. */
+static struct cv_status write_via(const struct cv_consumer *c, struct cv_buf *out)
+{
+    struct cv_buf via;
+    cv_buf_init(&via, 2 * c->worker->relay->config->limits_head_bytes);
+    struct cv_status status = cv_ok();
+    for (size_t i = 0; i < c->head.field_count && cv_is_ok(status); i++) {
+        const struct cv_http_field *f = &c->head.fields[i];
+        if (cv_slice_is_nocase(f->name, "Via") && f->value.len)
+            status = cv_buf_printf(&via, "%.*s, ", (int)f->value.len, (const char *)f->value.data);
+    }
+    if (cv_is_ok(status))
+        status = cv_buf_printf(&via, "1.%d culvert", c->head.version_minor);
+    if (cv_is_ok(status))
+        status = cv_http_write_field(out, cv_slice_str("Via"), cv_buf_slice(&via));
+    cv_buf_done(&via);
+    return status;
+}
+
+/* RFC 9110 §7.6.2: one less for OPTIONS, which route.c has answered if it was 0; other methods may
+ * carry it as they like. */
+static struct cv_status write_max_forwards(const struct cv_consumer *c, struct cv_buf *out)
+{
+    char number[24];
+    uint64_t hops;
+    const struct cv_slice *value = cv_http_find(&c->head, "Max-Forwards");
+    if (!value)
+        return cv_ok();
+    if (!cv_slice_is(c->head.method, "OPTIONS") || !cv_slice_to_u64(*value, UINT32_MAX, &hops))
+        return cv_http_write_field(out, cv_slice_str("Max-Forwards"), *value);
+    (void)snprintf(number, sizeof number, "%u", (unsigned)hops - 1);
+    return cv_http_write_field_str(out, "Max-Forwards", number);
 }
 
 /* A subprotocol `bearer.<JWT>` was the token, and goes no further. */
@@ -219,6 +255,8 @@ struct cv_status head_write_request(struct cv_consumer *c, struct cv_buf *out)
     TRY(cv_http_write_fields(out, &c->head, is_passing ? drop_but_authorization : drop_always));
     TRY(write_origin(c, out));
     TRY(write_forwarding(c, out));
+    TRY(write_via(c, out));
+    TRY(write_max_forwards(c, out));
     TRY(write_trace(c, out));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (c->x.is_upgrade) {

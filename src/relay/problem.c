@@ -82,7 +82,7 @@ static bool may_be_reused(const struct cv_consumer *c)
            !atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed);
 }
 
-static const char *extra_for(enum cv_status_id id, char line[128])
+static const char *extra_for(const struct cv_consumer *c, enum cv_status_id id, char line[128])
 {
     switch (cv_status_http(id)) {
     case 401:
@@ -95,7 +95,9 @@ static const char *extra_for(enum cv_status_id id, char line[128])
     case 503:
         return "Retry-After: 1\r\n";
     case 405:
-        return "Allow: GET, HEAD, OPTIONS\r\n";
+        /* RFC 9110 §15.5.6. CONNECT and TRACE are refused everywhere, the rest on pages alone. */
+        return c->head.is_connect || cv_slice_is(c->head.method, "TRACE") ? PROBLEM_ALLOW
+                                                                          : "Allow: GET, HEAD\r\n";
     default:
         return "";
     }
@@ -116,16 +118,40 @@ static void log_answer(const struct cv_consumer *c, enum cv_status_id id, enum c
                    CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL));
 }
 
+/* What has come of the request's body is judged before the request is answered without it: a
+ * malformed one is 400 (RFC 9112 §7.1), whatever else there is to say. The parser then holds the
+ * fault. The connection ends with such an answer, so nothing is lost by reading on here. */
+static struct cv_status judge_body(struct cv_consumer *c)
+{
+    struct cv_http_event event;
+    struct cv_status status = cv_ok();
+    if (c->head.framing != CV_HTTP_CHUNKED || c->x.is_request_whole ||
+        c->state.state == CONSUMER_MOVING)
+        return status;
+    do {
+        status = cv_http_parser_next(c->parser, &event);
+    } while (cv_is_ok(status) && event.type != CV_HTTP_END);
+    bool is_fault = status.id != CV_AGAIN && status.id != CV_EOF && status.id != CV_TRUNCATED;
+    return is_fault ? status : cv_ok();
+}
+
 void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
                     const char *detail, bool is_reusable)
 {
     char line[128];
+    struct cv_status body_status = judge_body(c);
+    if (!cv_is_ok(body_status)) {
+        id = body_status.id;
+        hop = CV_HOP_CONSUMER;
+        detail = cv_http_parser_fault(c->parser);
+        is_reusable = false;
+    }
     log_answer(c, id, hop, detail);
     char *body = problem_json(c, id, hop, detail);
     struct own_answer answer = {
         .status = cv_status_http(id),
         .type = "application/problem+json",
-        .extra = extra_for(id, line),
+        .extra = extra_for(c, id, line),
         .body = body,
         .is_reusable = is_reusable && may_be_reused(c),
     };
@@ -136,6 +162,11 @@ void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop
 void problem_simple(struct cv_consumer *c, int status, const char *type, const char *body,
                     const char *extra)
 {
+    struct cv_status body_status = judge_body(c);
+    if (!cv_is_ok(body_status)) {
+        problem_answer(c, body_status.id, CV_HOP_CONSUMER, NULL, false);
+        return;
+    }
     struct own_answer answer = {
         .status = status,
         .type = type,

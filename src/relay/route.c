@@ -317,6 +317,17 @@ static bool serve_slash(struct cv_consumer *c)
     return true;
 }
 
+/* RFC 9110 §7.6.2: an OPTIONS that may go no further is ours to answer. */
+static bool serve_last_hop(struct cv_consumer *c)
+{
+    uint64_t hops;
+    if (!cv_slice_is(c->head.method, "OPTIONS") ||
+        !cv_slice_to_u64(field(c, "Max-Forwards"), UINT32_MAX, &hops) || hops > 0)
+        return false;
+    problem_simple(c, 204, NULL, NULL, PROBLEM_ALLOW);
+    return true;
+}
+
 static bool check_rules(struct cv_consumer *c)
 {
     struct cv_slice path = c->head.path, name, rest;
@@ -359,7 +370,7 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
         return;
     }
     c->x.prefix_name = is_path_form ? c->x.route.spec->name : NULL;
-    if (serve_slash(c) || !check_rules(c))
+    if (serve_slash(c) || !check_rules(c) || serve_last_hop(c))
         return;
     if (cv_session_worker_index(c->x.route.session) != c->worker->index &&
         consumer_move(c, cv_session_worker_index(c->x.route.session)))
@@ -392,7 +403,8 @@ void route_go_on(struct cv_consumer *c)
         exchange_begin(c);
         return;
     }
-    if (c->head.is_connect) {
+    /* TRACE would show the consumer what the relay adds for the service (RFC 9110 §9.3.8). */
+    if (c->head.is_connect || cv_slice_is(c->head.method, "TRACE")) {
         problem_answer(c, CV_METHOD_NOT_ALLOWED, CV_HOP_RELAY, NULL, false);
         return;
     }
@@ -410,6 +422,8 @@ void route_go_on(struct cv_consumer *c)
     }
     if (is_tunnel)
         serve_tunnel(c, name, is_path_form);
+    else if (c->head.form == CV_HTTP_ASTERISK_FORM) /* RFC 9110 §9.3.7: about the relay itself */
+        problem_simple(c, 204, NULL, NULL, PROBLEM_ALLOW);
     else if (cv_slice_is(c->head.path, relay->config->ws_path))
         serve_upgrade(c);
     else if (pages_is_diagnostics(c))
