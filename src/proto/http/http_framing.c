@@ -201,6 +201,9 @@ struct cv_status cv_http_judge_request(struct cv_http_head *head, const char **f
                     !(head->framing == CV_HTTP_LENGTH && head->content_length == 0);
     head->is_upgrade = head->version_minor == 1 && g.has_upgrade && g.has_websocket &&
                        !g.has_other_protocol && !has_body && cv_slice_is(head->method, "GET");
+    /* Who takes this for an upgrade all the same sees no request behind it: nor do we. */
+    if (g.has_upgrade && g.has_websocket && !head->is_upgrade)
+        head->keep_alive = false;
     return cv_ok();
 }
 
