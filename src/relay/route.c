@@ -7,9 +7,11 @@
 #include "base/digest.h"
 #include "config/relay_config.h"
 #include "net/conn.h"
+#include "proto/http/http_parser.h"
 #include "proto/http/http_path.h"
 #include "proto/http/http_rewrite.h"
 #include "proto/http/http_writer.h"
+#include "proto/ws/ws_deflate.h"
 #include "proto/ws/ws_handshake.h"
 #include "relay/consumer_private.h"
 #include "relay/keys.h"
@@ -120,16 +122,18 @@ static struct cv_slice field(const struct cv_consumer *c, const char *name)
     return value ? *value : cv_slice(NULL, 0);
 }
 
-static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_error *error)
+/* RFC 6455 §4.2.1; extensions are none of ours here, but must follow their grammar (§9.1). */
+static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_buf *joined,
+                                      struct cv_error *error)
 {
     struct cv_ws_request request = {
         .method = c->head.method,
         .http_major = 1,
         .http_minor = (unsigned)c->head.version_minor,
-        .upgrade = field(c, "Upgrade"),
-        .connection = field(c, "Connection"),
-        .key = field(c, "Sec-WebSocket-Key"),
-        .version = field(c, "Sec-WebSocket-Version"),
+        .upgrade = cv_http_join(&c->head, "Upgrade", joined),
+        .connection = cv_http_join(&c->head, "Connection", joined),
+        .key = cv_http_join(&c->head, "Sec-WebSocket-Key", joined),
+        .version = cv_http_join(&c->head, "Sec-WebSocket-Version", joined),
     };
     if (cv_slice_is(c->head.method, "GET") && !request.upgrade.len)
         return cv_fail(error, CV_WS_VERSION, "this is the address of WebSocket upgrades");
@@ -141,7 +145,14 @@ static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_error *er
     if (c->head.framing == CV_HTTP_CHUNKED ||
         (c->head.framing == CV_HTTP_LENGTH && c->head.content_length))
         return cv_fail(error, CV_WS_UPGRADE, "an upgrade has no body");
-    return cv_ws_check_request(&request, error);
+    CV_RETURN_IF_ERROR(cv_ws_check_request(&request, error));
+    static const struct cv_ws_deflate_params none;
+    struct cv_ws_deflate_params agreed;
+    char text[CV_WS_DEFLATE_TEXT_SIZE];
+    if (!cv_is_ok(cv_ws_deflate_negotiate(
+            cv_http_join(&c->head, "Sec-WebSocket-Extensions", joined), &none, &agreed, text)))
+        return cv_fail(error, CV_WS_UPGRADE, "Sec-WebSocket-Extensions is malformed");
+    return cv_ok();
 }
 
 static void write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16])
@@ -195,12 +206,12 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
     consumer_gone(c);
 }
 
-static void serve_upgrade(struct cv_consumer *c)
+static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
 {
     static const char *const supported[] = {"culvert.v1", "ssh"};
     struct cv_error error = {0};
     struct cv_slice protocol;
-    struct cv_status status = check_upgrade(c, &error);
+    struct cv_status status = check_upgrade(c, joined, &error);
     if (cv_is_ok(status) && field(c, "Origin").len && !head_origin_is_allowed(c))
         status = cv_status(CV_ORIGIN);
     if (!cv_is_ok(status)) {
@@ -213,7 +224,8 @@ static void serve_upgrade(struct cv_consumer *c)
     }
     if (!authenticate(c))
         return;
-    status = cv_ws_choose_protocol(field(c, "Sec-WebSocket-Protocol"), supported, 2, &protocol);
+    status = cv_ws_choose_protocol(cv_http_join(&c->head, "Sec-WebSocket-Protocol", joined),
+                                   supported, 2, &protocol);
     if (!cv_is_ok(status) || !protocol.len) {
         /* A list that can be read and names none of ours is a wish that is not granted. */
         bool is_readable = cv_is_ok(status) && field(c, "Sec-WebSocket-Protocol").len;
@@ -230,6 +242,14 @@ static void serve_upgrade(struct cv_consumer *c)
         return;
     }
     accept_link(c, protocol);
+}
+
+static void serve_upgrade(struct cv_consumer *c)
+{
+    struct cv_buf joined;
+    cv_buf_init(&joined, 2 * cv_http_request_limits.head);
+    upgrade_link(c, &joined);
+    cv_buf_done(&joined);
 }
 
 /* ---- tunnels ---- */

@@ -118,7 +118,7 @@ def test_server_echoes_16_mib(echo):
     run(talk("deflate"))
 
 
-@with_flags("--deflate")
+@with_flags("--max-message", str(MIB))
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_server_refuses_more_than_its_limit(echo, compression):
     async def talk():
@@ -361,4 +361,4 @@ def test_client_closes_with_1009_over_its_limit():
         with pytest.raises(websockets.ConnectionClosedError):
             await ws.recv()
         assert ws.close_code == 1009
-    drive_client(cases=(large,))
+    drive_client("--no-deflate", "--max-message", str(MIB), cases=(large,))

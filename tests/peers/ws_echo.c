@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
  * The production WebSocket engine as an echo server and as an echo client, so that a conformance
- * suite can drive both sides:
- *     ws_echo server --listen HOST:PORT [--deflate] [--max-message BYTES]
- *     ws_echo client --url ws://HOST:PORT [--agent NAME] [--deflate] [--max-message BYTES]
- * The server says `listening on HOST:PORT` when it is ready (port 0 takes a free one). The client
- * speaks the protocol of Autobahn's fuzzing server: number of cases, each case, reports.
- * A frame or message over --max-message (default 1 MiB) is closed with 1009.
+ * suite can drive both sides. Whatever comes as a message goes back as the same, text as text;
+ * pings and Close are answered by the engine. `ws_echo --help` tells the options.
+ *
+ *     ws_echo server --listen 127.0.0.1:9001        (port 0 takes a free one)
+ * says `listening on 127.0.0.1:9001` when it is ready and serves every path until it is ended. For
+ * Autobahn's fuzzing client its URL is ws://127.0.0.1:9001.
+ *
+ *     ws_echo client --url ws://127.0.0.1:9001 --agent culvert
+ * speaks the protocol of Autobahn's fuzzing server: /getCaseCount tells a number, then
+ * /runCase?case=N&agent=NAME for each N from 1, then /updateReports?agent=NAME. It prints how many
+ * cases there were and ends with 0 unless a connection was refused.
+ *
+ * permessage-deflate is on, with every parameter of RFC 7692 §7.1 as the other side asks; the
+ * client offers client_no_context_takeover and client_max_window_bits, so that a server can demand
+ * both. A frame or message over --max-message (32 MiB) is closed with 1009.
  */
 #include "ws_session.h"
 
@@ -23,23 +32,35 @@ struct settings {
     struct ws_session_options session;
 };
 
+enum { MAX_MESSAGE_BYTES = 32 << 20 };
+
+static const char usage_text[] =
+    "usage: ws_echo server --listen HOST:PORT [OPTIONS]\n"
+    "       ws_echo client --url ws://HOST:PORT [--agent NAME] [OPTIONS]\n"
+    "\n"
+    "Echoes WebSocket messages, as a server to whoever connects, as a client to each case of an\n"
+    "Autobahn fuzzing server.\n"
+    "\n"
+    "  --deflate            use permessage-deflate (the default)\n"
+    "  --no-deflate         neither offer nor accept it\n"
+    "  --max-message BYTES  the longest message, 33554432 unless given; more is closed with 1009\n"
+    "  --agent NAME         how the client names itself to the suite (culvert)\n";
+
 static int usage(void)
 {
-    (void)fprintf(stderr,
-                  "usage: ws_echo server --listen HOST:PORT [--deflate] [--max-message BYTES]\n"
-                  "       ws_echo client --url ws://HOST:PORT [--agent NAME] [--deflate] "
-                  "[--max-message BYTES]\n");
+    (void)fputs(usage_text, stderr);
     return 2;
 }
 
 static bool read_settings(int argc, char **argv, struct settings *settings)
 {
-    *settings = (struct settings){.agent = "culvert",
-                                  .session = {.max_message_bytes = 1 << 20, .has_deflate = false}};
+    *settings =
+        (struct settings){.agent = "culvert",
+                          .session = {.max_message_bytes = MAX_MESSAGE_BYTES, .has_deflate = true}};
     for (int i = 2; i < argc; i++) {
         const char *name = argv[i];
-        if (strcmp(name, "--deflate") == 0) {
-            settings->session.has_deflate = true;
+        if (strcmp(name, "--deflate") == 0 || strcmp(name, "--no-deflate") == 0) {
+            settings->session.has_deflate = strcmp(name, "--deflate") == 0;
             continue;
         }
         const char *value = ++i < argc ? argv[i] : NULL;
@@ -210,6 +231,8 @@ int main(int argc, char **argv)
 {
     struct settings settings;
     (void)signal(SIGPIPE, SIG_IGN);
+    if (argc == 2 && strcmp(argv[1], "--help") == 0)
+        return fputs(usage_text, stdout) < 0;
     if (argc < 2 || !read_settings(argc, argv, &settings))
         return usage();
     if (strcmp(argv[1], "server") == 0)

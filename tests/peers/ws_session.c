@@ -105,22 +105,6 @@ static void keep_rest(struct ws_session *session, struct cv_http_parser *parser)
     cv_buf_consume(&session->in, cv_buf_len(&session->in) - rest);
 }
 
-/* The value of a field over all its lines, joined with commas (RFC 9110 §5.3); `joined` keeps it.
- */
-static struct cv_slice field(const struct cv_http_head *head, const char *name,
-                             struct cv_buf *joined)
-{
-    size_t at = cv_buf_len(joined);
-    for (size_t i = 0; i < head->field_count; i++) {
-        if (!cv_slice_is_nocase(head->fields[i].name, name))
-            continue;
-        if ((cv_buf_len(joined) > at && !cv_is_ok(cv_buf_append_str(joined, ", "))) ||
-            !cv_is_ok(cv_buf_append_slice(joined, head->fields[i].value)))
-            return cv_slice(NULL, 0);
-    }
-    return cv_slice(cv_buf_head(joined) + at, cv_buf_len(joined) - at);
-}
-
 static struct cv_status make_engine(struct ws_session *session,
                                     const struct cv_ws_deflate_params *deflate)
 {
@@ -149,17 +133,14 @@ static void wish_for(const struct ws_session *session, struct cv_ws_deflate_para
 static struct cv_status answer_request(struct ws_session *session, const struct cv_http_head *head,
                                        struct cv_buf *joined)
 {
-    /* Room for all values at once, since slices into it must stay where they are. */
-    if (!cv_buf_reserve(joined, cv_buf_room(joined)))
-        return cv_status(CV_NO_MEMORY);
     struct cv_ws_request request = {
         .method = head->method,
         .http_major = 1,
         .http_minor = (unsigned)head->version_minor,
-        .upgrade = field(head, "upgrade", joined),
-        .connection = field(head, "connection", joined),
-        .key = field(head, "sec-websocket-key", joined),
-        .version = field(head, "sec-websocket-version", joined),
+        .upgrade = cv_http_join(head, "upgrade", joined),
+        .connection = cv_http_join(head, "connection", joined),
+        .key = cv_http_join(head, "sec-websocket-key", joined),
+        .version = cv_http_join(head, "sec-websocket-version", joined),
     };
     CV_RETURN_IF_ERROR(cv_ws_check_request(&request, NULL));
     if (!head->is_upgrade)
@@ -167,8 +148,8 @@ static struct cv_status answer_request(struct ws_session *session, const struct 
     struct cv_ws_deflate_params wish, agreed;
     char extensions[CV_WS_DEFLATE_TEXT_SIZE], accept[CV_WS_ACCEPT_SIZE];
     wish_for(session, &wish);
-    CV_RETURN_IF_ERROR(cv_ws_deflate_negotiate(field(head, "sec-websocket-extensions", joined),
-                                               &wish, &agreed, extensions));
+    CV_RETURN_IF_ERROR(cv_ws_deflate_negotiate(
+        cv_http_join(head, "sec-websocket-extensions", joined), &wish, &agreed, extensions));
     CV_RETURN_IF_ERROR(make_engine(session, &agreed));
     cv_ws_accept_key(request.key, accept);
     return cv_buf_printf(&session->out,
@@ -216,19 +197,17 @@ static struct cv_status check_answer(struct ws_session *session, const struct cv
                                      const char *key, const struct cv_ws_deflate_params *wish,
                                      struct cv_buf *joined)
 {
-    if (!cv_buf_reserve(joined, cv_buf_room(joined)))
-        return cv_status(CV_NO_MEMORY);
     struct cv_ws_response response = {
         .http_status = (unsigned)head->status,
-        .upgrade = field(head, "upgrade", joined),
-        .connection = field(head, "connection", joined),
-        .accept = field(head, "sec-websocket-accept", joined),
-        .protocol = field(head, "sec-websocket-protocol", joined),
+        .upgrade = cv_http_join(head, "upgrade", joined),
+        .connection = cv_http_join(head, "connection", joined),
+        .accept = cv_http_join(head, "sec-websocket-accept", joined),
+        .protocol = cv_http_join(head, "sec-websocket-protocol", joined),
     };
     CV_RETURN_IF_ERROR(cv_ws_check_response(&response, cv_slice_str(key), cv_slice_str(""), NULL));
     struct cv_ws_deflate_params agreed;
-    CV_RETURN_IF_ERROR(
-        cv_ws_deflate_accept(field(head, "sec-websocket-extensions", joined), wish, &agreed));
+    CV_RETURN_IF_ERROR(cv_ws_deflate_accept(cv_http_join(head, "sec-websocket-extensions", joined),
+                                            wish, &agreed));
     return make_engine(session, &agreed);
 }
 

@@ -37,6 +37,26 @@ size_t cv_http_count(const struct cv_http_head *head, const char *name)
     return count;
 }
 
+struct cv_slice cv_http_join(const struct cv_http_head *head, const char *name,
+                             struct cv_buf *joined)
+{
+    const struct cv_slice *first = cv_http_find(head, name);
+    if (cv_http_count(head, name) < 2)
+        return first ? *first : cv_slice(NULL, 0);
+    /* All of it at once, since what was joined before must stay where it is. */
+    if (!cv_buf_reserve(joined, cv_buf_room(joined)))
+        return cv_slice(NULL, 0);
+    size_t at = cv_buf_len(joined);
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (!cv_slice_is_nocase(head->fields[i].name, name))
+            continue;
+        if ((cv_buf_len(joined) > at && !cv_is_ok(cv_buf_append_str(joined, ", "))) ||
+            !cv_is_ok(cv_buf_append_slice(joined, head->fields[i].value)))
+            return cv_slice(NULL, 0);
+    }
+    return cv_slice(cv_buf_head(joined) + at, cv_buf_len(joined) - at);
+}
+
 bool cv_http_list_next(struct cv_slice *rest, struct cv_slice *element)
 {
     while (rest->len) {

@@ -173,6 +173,12 @@ static void look_up(void **state)
     assert_null(cv_http_find(&head, "accep"));
     assert_int_equal(cv_http_count(&head, "Accept"), 2);
     assert_true(cv_http_list_has(&head, "accept", "C"));
+    struct cv_buf joined;
+    cv_buf_init(&joined, 64);
+    assert_true(cv_slice_is(cv_http_join(&head, "accept", &joined), "a, b, c"));
+    assert_true(cv_slice_is(cv_http_join(&head, "ACCEPT", &joined), "a, b, c"));
+    assert_int_equal(cv_http_join(&head, "accep", &joined).len, 0);
+    cv_buf_done(&joined);
     assert_false(cv_http_list_has(&head, "accept", "d"));
     assert_true(cv_http_is_idempotent(S("PUT")));
     assert_false(cv_http_is_idempotent(S("POST")));
