@@ -1,61 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
  * Every allocation of ours fails once, in turn: loading ends with CV_NO_MEMORY or a problem that
- * says less, never with a crash; leaks show under ASan. The linker puts these wrappers before
- * libc's.
+ * says less, never with a crash; leaks show under ASan.
  */
 #include "base/test.h"
+#include "base/test_alloc.h"
 #include "config/agent_config.h"
-
-static long countdown;
-
-static bool fails(void)
-{
-    return countdown > 0 && --countdown == 0;
-}
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__real_reallocarray(void *old, size_t count, size_t size);
-char *__real_strdup(const char *text);
-char *__real_strndup(const char *text, size_t len);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-void *__wrap_reallocarray(void *old, size_t count, size_t size);
-char *__wrap_strdup(const char *text);
-char *__wrap_strndup(const char *text, size_t len);
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return fails() ? NULL : __real_realloc(old, size);
-}
-
-void *__wrap_reallocarray(void *old, size_t count, size_t size)
-{
-    return fails() ? NULL : __real_reallocarray(old, count, size);
-}
-
-char *__wrap_strdup(const char *text)
-{
-    return fails() ? NULL : __real_strdup(text);
-}
-
-char *__wrap_strndup(const char *text, size_t len)
-{
-    return fails() ? NULL : __real_strndup(text, len);
-}
 
 static const char good[] = "server: wss://a\n"
                            "tunnels:\n"
@@ -65,15 +15,14 @@ static const char good[] = "server: wss://a\n"
 static const char bad[] = "server: nowhere\nworkers: 3\nssh: {max_channels: 0, max_channels: 1}\n";
 
 /* Loads `text` with allocation `n` failing; whether it got that far. */
-static bool load(const char *text, long n, struct cv_status *status, size_t *complaints)
+static bool load(const char *text, size_t n, struct cv_status *status, size_t *complaints)
 {
     struct cv_problems problems;
     struct cv_agent_config config = {0};
     cv_problems_init(&problems);
-    countdown = n;
+    cv_test_alloc_fail_at(n);
     *status = cv_settings_load_text(&cv_agent_schema, &config, cv_slice_str(text), "x", &problems);
-    bool has_failed = countdown == 0;
-    countdown = 0;
+    bool has_failed = cv_test_alloc_stop();
     *complaints = problems.count + problems.unlisted;
     cv_settings_done(&cv_agent_schema, &config);
     cv_problems_done(&problems);
@@ -85,7 +34,7 @@ static void every_allocation_may_fail(void **state)
     (void)state;
     struct cv_status status;
     size_t complaints;
-    long n = 1;
+    size_t n = 1;
     for (; load(good, n, &status, &complaints); n++) {
         assert_status(status, CV_NO_MEMORY);
         assert_int_equal(complaints, 0);

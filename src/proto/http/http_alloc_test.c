@@ -1,41 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
  * Every allocation of parser, writer and rewriting fails once: the answer is CV_NO_MEMORY (or NULL
- * from new), nothing leaks, nothing is half written. The linker puts our malloc and calloc in
- * front.
+ * from new), nothing leaks, nothing is half written.
  */
 #include "base/test.h"
+#include "base/test_alloc.h"
 
 #include "proto/http/http_parser.h"
 #include "proto/http/http_path.h"
 #include "proto/http/http_rewrite.h"
 #include "proto/http/http_writer.h"
-
-void *__real_malloc(size_t len);
-void *__real_calloc(size_t count, size_t len);
-void *__wrap_malloc(size_t len);
-void *__wrap_calloc(size_t count, size_t len);
-
-static size_t until_failure; /* 0: none fails; 1: the next one */
-static bool has_failed;
-
-static bool fails_now(void)
-{
-    if (until_failure == 0 || --until_failure > 0)
-        return false;
-    has_failed = true;
-    return true;
-}
-
-void *__wrap_malloc(size_t len)
-{
-    return fails_now() ? NULL : __real_malloc(len);
-}
-
-void *__wrap_calloc(size_t count, size_t len)
-{
-    return fails_now() ? NULL : __real_calloc(count, len);
-}
 
 static struct cv_status parse_all(void)
 {
@@ -77,14 +51,14 @@ static void every_allocation_may_fail(void **state)
 {
     (void)state;
     size_t n = 0;
+    bool has_failed;
     do {
-        has_failed = false;
-        until_failure = ++n;
+        cv_test_alloc_fail_at(++n);
         struct cv_status parsed = parse_all();
         struct cv_buf out;
         cv_buf_init(&out, 65536);
         struct cv_status written = write_all(&out);
-        until_failure = 0;
+        has_failed = cv_test_alloc_stop();
         cv_buf_done(&out);
         assert_true(cv_is_ok(parsed) || parsed.id == CV_NO_MEMORY);
         assert_true(cv_is_ok(written) || written.id == CV_NO_MEMORY);

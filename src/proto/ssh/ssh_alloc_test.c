@@ -5,30 +5,7 @@
  */
 #include "proto/ssh/ssh_test.h"
 
-static unsigned countdown; /* allocations until one fails; 0: none does */
-static bool has_failed;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-
-static bool fails(void)
-{
-    bool is_it = countdown > 0 && --countdown == 0;
-    has_failed = has_failed || is_it;
-    return is_it;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
+#include "base/test_alloc.h"
 
 /* As say and next of ssh_test.h, where every step may fail. */
 static void try_say(struct bench *bench)
@@ -94,11 +71,11 @@ static void a_session_survives_the_failure_of_any_allocation(void **state)
     (void)state;
     static struct bench bench;
     unsigned at = 0;
+    bool has_failed;
     do {
-        has_failed = false;
-        countdown = ++at;
+        cv_test_alloc_fail_at(++at);
         live(&bench);
-        countdown = 0;
+        has_failed = cv_test_alloc_stop();
         stop(&bench);
     } while (has_failed);
     assert_in_range(at, 8, 100);

@@ -1,40 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
  * Every allocation of ours in a whole session fails once: new() gives NULL or the session ends with
- * CV_NO_MEMORY, and nothing leaks or is read twice. The linker puts our malloc and calloc in place;
- * those of OpenSSL go on, as its own failures are its own business.
+ * CV_NO_MEMORY, and nothing leaks or is read twice. Those of OpenSSL go on.
  */
 #include "proto/ssh/transport.h"
 
 #include "base/test.h"
+#include "base/test_alloc.h"
 
 #include <stdlib.h>
-
-void *__real_malloc(size_t len);
-void *__real_calloc(size_t count, size_t len);
-void *__wrap_malloc(size_t len);
-void *__wrap_calloc(size_t count, size_t len);
-
-static size_t countdown; /* 0: never */
-static bool has_failed;
-
-static bool fails_now(void)
-{
-    if (countdown == 0 || --countdown > 0)
-        return false;
-    has_failed = true;
-    return true;
-}
-
-void *__wrap_malloc(size_t len)
-{
-    return fails_now() ? NULL : __real_malloc(len);
-}
-
-void *__wrap_calloc(size_t count, size_t len)
-{
-    return fails_now() ? NULL : __real_calloc(count, len);
-}
 
 struct side {
     struct cv_buf out;
@@ -93,10 +67,9 @@ static void every_failed_allocation_ends_in_order(void **state)
     size_t at = 0;
     while (!is_whole) {
         struct side client = {0}, server = {0};
-        has_failed = false;
-        countdown = ++at;
+        cv_test_alloc_fail_at(++at);
         is_whole = whole_session(key, &client, &server);
-        countdown = 0;
+        bool has_failed = cv_test_alloc_stop();
         if (has_failed && client.t && server.t && !is_whole) {
             bool is_told = client.end == CV_NO_MEMORY || server.end == CV_NO_MEMORY ||
                            client.end == CV_EOF || server.end == CV_EOF;
