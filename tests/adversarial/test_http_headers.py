@@ -108,7 +108,7 @@ OPTIONS = ["X-Tenant, Authorization", "Host", "Content-Length", "Transfer-Encodi
 
 
 def test_row_19_connection_strips_nothing_that_matters(target):
-    """What Connection names is hop-by-hop (RFC 9110 §7.6.1), except what the relay itself writes."""
+    """What Connection names is hop-by-hop (RFC 9110 §7.6.1), except what the relay writes."""
     cases = Cases()
     with target.attack():
         for option in OPTIONS:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Rows 10, 11, 13 and 14: heads of requests that two readers might read in two ways, or that are too
-much. Refused, the connection closed lingering, not one byte at the service."""
+"""Rows 10, 11, 13 and 14: heads of requests that two readers might read in two ways, or that are
+too much. Refused, the connection closed lingering, not one byte at the service."""
 import contextlib
 import time
 
@@ -24,7 +24,8 @@ FRAMING = {  # row 10; RFC 9112 §6
     "signed length": "POST /t/home/x HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: +5\r\n\r\nhello",
     "negative length": "POST /t/home/x HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: -5\r\n\r\n",
     "hex length": "POST /t/home/x HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: 0x5\r\n\r\nhello",
-    "length with a space": "POST /t/home/x HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: 1 0\r\n\r\n",
+    "length with a space": "POST /t/home/x HTTP/1.1\r\nHost: h\r\n{auth}"
+                   "Content-Length: 1 0\r\n\r\n",
     "empty length": "POST /t/home/x HTTP/1.1\r\nHost: h\r\n{auth}Content-Length:\r\n\r\n",
     "huge length": "POST /t/home/x HTTP/1.1\r\nHost: h\r\n{auth}"
                    "Content-Length: 99999999999999999999\r\n\r\n",
@@ -251,7 +252,8 @@ def test_row_14_heads_that_are_too_much(target):
         "an absolute form of 64 KiB": (
             big(target, f"GET http://{'h' * 65536}/t/home/x HTTP/1.1"), {414}),
         "a method of 64 KiB": (big(target, f"{'M' * 65536} /t/home/x HTTP/1.1"), {400, 414, 501}),
-        "a version of 64 KiB": (big(target, f"GET /t/home/x HTTP/1.{'1' * 65536}"), {400, 414, 505}),
+        "a version of 64 KiB": (big(target, f"GET /t/home/x HTTP/1.{'1' * 65536}"),
+                                {400, 414, 505}),
         "a token of 1 MiB": (big(target, fields="Culvert-Authorization: Bearer " + "A" * (1 << 20)),
                              {431}),
         "spaces of 1 MiB": (big(target, fields="X:" + " " * (1 << 20) + "y"), {431}),

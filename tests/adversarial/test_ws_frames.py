@@ -30,7 +30,7 @@ BROKEN = {
     "unmasked empty": frame(0x82, b"", mask=None),
     "unmasked behind a masked one": frame(0x82, IDENT) + frame(0x82, b"x", mask=None),
     "compressed without deflate": frame(0xc2, IDENT),
-    **{f"reserved bits {bits:#x}": frame(0x82 | bits << 4, IDENT) for bits in (1, 2, 3, 4, 5, 6, 7)},
+    **{f"reserved bits {bits:#x}": frame(0x82 | bits << 4, IDENT) for bits in range(1, 8)},
     "reserved bit on a ping": frame(0xc9, b""),
     "reserved bit on a close": frame(0xa8, b"\x03\xe8"),
     **{f"opcode {code:#x}": frame(0x80 | code, IDENT) for code in (*range(3, 8), *range(11, 16))},
