@@ -12,7 +12,8 @@
  *       Opens a channel to an echo service, sends N bytes, and compares what comes back.
  *   with --rekey-bytes N, --ciphers LIST, --compress
  *
- * It prints "established", "rekeyed" after every further key exchange, and at the end "end kex=N cipher=NAME peer=VERSION".
+ * It prints "established", "rekeyed" after every further key exchange, and at the end "end kex=N
+ * cipher=NAME peer=VERSION".
  */
 #include "proto/ssh/ssh.h"
 

@@ -177,9 +177,10 @@ struct cv_status cv_ws_send_pong(struct cv_ws *ws, struct cv_buf *out, struct cv
 struct cv_status cv_ws_answer_ping(struct cv_ws *ws, struct cv_buf *out);
 
 /* Close with `code` and a UTF-8 `reason`, cut at CV_WS_REASON_MAX bytes (at a character).
- * CV_WS_NO_CODE sends an empty Close (the reason is left out), which is also the answer to one.
- * CV_INVALID for a code that may not be sent, CV_EOF when a Close went out already. Moves OPEN to
- * CLOSE_SENT, CLOSE_RECEIVED and FAILED to CLOSED. */
+ * CV_WS_NO_CODE sends an empty Close (the reason is left out). The answer to a Close has the code
+ * of that one, whatever `code` is, and is empty when that was (RFC 6455 §5.5.1). CV_INVALID for a
+ * code that may not be sent, CV_EOF when a Close went out already. Moves OPEN to CLOSE_SENT,
+ * CLOSE_RECEIVED and FAILED to CLOSED. */
 struct cv_status cv_ws_send_close(struct cv_ws *ws, struct cv_buf *out, uint16_t code,
                                   struct cv_slice reason);
 

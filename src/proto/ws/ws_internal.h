@@ -72,6 +72,7 @@ struct cv_ws {
     enum cv_ws_opcode sending;  /* kind of the message being sent; CV_WS_CONTINUATION: none */
     bool is_sending_compressed; /* … and its compression */
     bool is_close_sent;
+    uint16_t close_received;      /* its code; read in CLOSE_RECEIVED */
     size_t begun_head, begun_len; /* by cv_ws_send_begin */
     struct cv_ws_deflater deflater;
     uint8_t masks[CV_WS_MASK_POOL]; /* random bytes, used from `masks_used` on */

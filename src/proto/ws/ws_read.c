@@ -322,6 +322,7 @@ static struct cv_status read_close(struct cv_ws *ws, struct cv_slice data,
         if (!cv_ws_utf8_feed(&utf8, event->data) || !cv_ws_utf8_is_complete(&utf8))
             return cv_ws_fail(ws, CV_WS_BAD_UTF8, "Close reason is not UTF-8");
     }
+    ws->close_received = event->code;
     cv_fsm_set(&ws->fsm, ws->is_close_sent ? CV_WS_CLOSED : CV_WS_CLOSE_RECEIVED);
     return cv_ok();
 }

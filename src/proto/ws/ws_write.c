@@ -223,9 +223,11 @@ struct cv_status cv_ws_send_close(struct cv_ws *ws, struct cv_buf *out, uint16_t
         return cv_status(CV_EOF);
     uint8_t payload[CV_WS_CONTROL_MAX];
     size_t len = 0;
+    if (code != CV_WS_NO_CODE && !cv_ws_close_code_is_valid(code))
+        return cv_status(CV_INVALID);
+    if (cv_ws_state(ws) == CV_WS_CLOSE_RECEIVED)
+        code = ws->close_received;
     if (code != CV_WS_NO_CODE) {
-        if (!cv_ws_close_code_is_valid(code))
-            return cv_status(CV_INVALID);
         reason = cv_ws_utf8_cut(reason, CV_WS_REASON_MAX);
         cv_put_u16(payload, code);
         if (reason.len)

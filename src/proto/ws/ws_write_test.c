@@ -204,6 +204,25 @@ static void a_close_is_answered_once_and_input_behind_it_dropped(void **state)
     cv_ws_free(&ws);
 }
 
+static void the_answer_to_a_close_has_its_code(void **state)
+{
+    (void)state;
+    struct cv_buf out;
+    cv_buf_init(&out, 1000);
+    struct cv_ws *ws = engine(CV_WS_SERVER);
+    assert_status(feed(ws, WIRE("\x88\x82\0\0\0\0\x0f\x9f")), CV_AGAIN);
+    assert_ok(cv_ws_send_close(ws, &out, 1011, cv_slice_str("x")));
+    assert_true(cv_slice_equal(bytes_of(&out), cv_slice("\x88\x03\x0f\x9fx", 5)));
+    cv_ws_free(&ws);
+    cv_buf_consume(&out, cv_buf_len(&out));
+    ws = engine(CV_WS_SERVER);
+    assert_status(feed(ws, WIRE("\x88\x80\0\0\0\0")), CV_AGAIN);
+    assert_ok(cv_ws_send_close(ws, &out, 1000, cv_slice_str("x")));
+    assert_true(cv_slice_equal(bytes_of(&out), cv_slice("\x88\0", 2)));
+    cv_buf_done(&out);
+    cv_ws_free(&ws);
+}
+
 static void a_failed_peer_is_told_once(void **state)
 {
     (void)state;
@@ -375,6 +394,7 @@ int main(void)
         cmocka_unit_test(a_full_buffer_changes_nothing),
         cmocka_unit_test(nothing_follows_our_close),
         cmocka_unit_test(a_close_is_answered_once_and_input_behind_it_dropped),
+        cmocka_unit_test(the_answer_to_a_close_has_its_code),
         cmocka_unit_test(a_failed_peer_is_told_once),
         cmocka_unit_test(a_long_reason_is_cut_at_a_character),
         cmocka_unit_test(a_server_writes_what_the_rfc_shows),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The 517 cases of ws_cases.py, each on the engine as a server and as a client (tests/peers/ws_echo),
-and those without large messages on a WebSocket service behind the relay.
+and those without large messages on a WebSocket service behind the relay; what needs no message also
+on a link of the relay.
 
 The verdict has to be OK in all of them. Cases of many messages send ten each here, and all of them
 with the marker `long`, which takes about half an hour.
@@ -9,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from ws_cases import CASES, INFORMATIONAL, Bulk, answer_of, offer_of
+from ws_cases import CASES, INFORMATIONAL, Bulk, Case, Frame, answer_of, offer_of
 from ws_run import run
 from ws_sut import WS_ECHO, Client, Server
 from ws_wire import connect
@@ -109,3 +110,28 @@ def small(case):
 def test_through_the_relay(tunnel, case):
     on_server(tunnel.relay.port, case, target="/t/ws/echo",
               Authorization=f"Bearer {tunnel.token}")
+
+
+# ---- the relay's own end ----
+
+def has_no_message(case):
+    """What means the same on a route that takes SSH bytes and nothing else: control frames, and
+    faults in a header."""
+    return isinstance(case, Case) and not any(
+        isinstance(step, Frame) and step.opcode in (0, 1, 2) and not step.rsv for step in case.steps)
+
+
+@pytest.mark.parametrize("case", params(filter(has_no_message, CASES)))
+@pytest.mark.parametrize("protocol", ["ssh", "culvert.v1"])
+def test_link(tunnel, case, protocol):
+    opened = connect(tunnel.relay.port, "/tunnel", Sec_WebSocket_Protocol=protocol,
+                     Authorization=f"Bearer {tunnel.token}")
+    read = opened.read
+
+    def read_control(*args):
+        """The relay's SSH has something to say as well."""
+        while (event := read(*args))[0] == "message":
+            pass
+        return event
+    opened.read = read_control
+    play(opened, case, None)
