@@ -43,7 +43,11 @@ void cv_random(void *out, size_t len)
         ssize_t n = getrandom(at, len, 0);
         if (n < 0 && errno == EINTR)
             continue;
-        must(n > 0);
+        if (n <= 0) {
+            (void)fprintf(stderr, "culvert: the system has no random numbers: %s\n",
+                          strerrordesc_np(errno));
+            abort();
+        }
         at += n;
         len -= (size_t)n;
     }

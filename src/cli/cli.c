@@ -68,8 +68,10 @@ void cv_cli_print_problems(const struct cv_problems *problems)
 {
     struct cv_buf text;
     cv_buf_init(&text, 1024 * 1024);
-    (void)cv_problems_print(problems, &text);
+    struct cv_status status = cv_problems_print(problems, &text);
     (void)fwrite(cv_buf_head(&text), 1, cv_buf_len(&text), stderr);
+    if (!cv_is_ok(status) || cv_buf_len(&text) == 0)
+        cv_cli_complain(CV_NO_MEMORY, NULL);
     cv_buf_done(&text);
 }
 

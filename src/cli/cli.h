@@ -40,7 +40,8 @@ int cv_cli_exit_code(enum cv_status_id id);
 /* "culvert: <detail, else the status's text>. <suggestion>" on stderr. */
 void cv_cli_complain(enum cv_status_id id, const struct cv_error *error);
 
-/* Prints the problems of a configuration on stderr, a line each. */
+/* Prints the problems of a configuration on stderr, a line each; that there was no memory where
+ * they could not be noted. */
 void cv_cli_print_problems(const struct cv_problems *problems);
 
 /* True when a problem is about a flag of this command line, so that the usage was wrong. */

@@ -100,7 +100,7 @@ int cv_cli_config(int argc, const char *const *argv)
     cv_problems_init(&problems);
     exit_code = is_check ? check(schema == &cv_agent_schema, &sources, &problems)
                          : show(schema, &sources, given.is_json, &problems);
-    if (problems.count)
+    if (problems.count || exit_code != CV_EXIT_OK)
         cv_cli_print_problems(&problems);
     cv_problems_done(&problems);
     return cv_cli_end_output(exit_code);

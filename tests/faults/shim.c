@@ -371,7 +371,7 @@ ssize_t getrandom(void *buf, size_t len, unsigned flags)
 int getentropy(void *buf, size_t len)
 {
     REAL(getentropy);
-    return fails(RANDOM) ? -1 : go(buf, len);
+    return fails(RANDOM) && errno != EINTR ? -1 : go(buf, len); /* the C library asks again */
 }
 
 int fsync(int fd)
