@@ -7,7 +7,14 @@
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 
-enum { LENGTH_LEN = 4, POLY_KEY_LEN = 32, CHACHA_KEY_LEN = 32, CHACHA_BLOCK = 64, CHACHA_IV = 16 };
+enum {
+    PACKET_MIN = 16,
+    LENGTH_LEN = 4,
+    POLY_KEY_LEN = 32,
+    CHACHA_KEY_LEN = 32,
+    CHACHA_BLOCK = 64,
+    CHACHA_IV = 16
+};
 
 static const struct cv_ssh_cipher_def clear_def = {
     .name = "none", .kind = CV_SSH_CIPHER_CLEAR, .block = 8, .is_length_padded = true};
@@ -80,7 +87,10 @@ size_t cv_ssh_cipher_padding(const struct cv_ssh_cipher_def *def, size_t payload
 {
     size_t len = 1 + payload_len + (def->is_length_padded ? LENGTH_LEN : 0);
     size_t padding = def->block - len % def->block;
-    return padding < 4 ? padding + def->block : padding;
+    if (padding < 4)
+        padding += def->block;
+    /* RFC 4253 §6: a packet has 16 bytes at least, its length field among them. */
+    return LENGTH_LEN + 1 + payload_len + padding < PACKET_MIN ? padding + def->block : padding;
 }
 
 bool cv_ssh_cipher_is_length(const struct cv_ssh_cipher_def *def, uint32_t packet_length,
@@ -88,9 +98,10 @@ bool cv_ssh_cipher_is_length(const struct cv_ssh_cipher_def *def, uint32_t packe
 {
     if (packet_length > max)
         return false;
-    /* A clear packet is 16 bytes or more with its length field (RFC 4253 §6). */
+    /* 16 bytes or more with the length field (RFC 4253 §6); but OpenSSH sends packets of twelve
+     * under chacha20-poly1305. */
     size_t len = packet_length + (def->is_length_padded ? LENGTH_LEN : 0U);
-    size_t min = def->is_length_padded ? 16 : def->block;
+    size_t min = def->is_length_padded ? PACKET_MIN : def->block;
     return len >= min && len % def->block == 0;
 }
 

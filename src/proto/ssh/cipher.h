@@ -63,7 +63,7 @@ struct cv_status cv_ssh_cipher_init(struct cv_ssh_cipher *cipher,
 void cv_ssh_cipher_done(struct cv_ssh_cipher *cipher);
 
 /* How long the padding of a packet with `payload_len` bytes is: 4 or more, so that the whole is a
- * multiple of the block. */
+ * multiple of the block, and 16 bytes at least (RFC 4253 §6). */
 size_t cv_ssh_cipher_padding(const struct cv_ssh_cipher_def *def, size_t payload_len);
 
 /* Whether a packet may have this packet_length at all: a block or more, whole blocks, at most

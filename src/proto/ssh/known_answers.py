@@ -90,6 +90,7 @@ def exchange():
 def pad(payload, block):
     padding = block - (1 + len(payload)) % block
     padding += block if padding < 4 else 0
+    padding += block if 4 + 1 + len(payload) + padding < 16 else 0  # RFC 4253 §6
     return bytes([padding]) + payload + bytes(padding)
 
 
