@@ -11,7 +11,8 @@ A file `rfc9112.clauses` reads
         not covered: why no test can show it.
 
 An id is the section, a hyphen and a number of our own that never changes once given. A test names
-what it shows with `@pytest.mark.clause("9112:2.2-1", …)`, where 9112 comes from the file's name. A
+what it shows with `@pytest.mark.clause("9112:2.2-1", …)`, where 9112 comes from the file's name;
+of a document that is no RFC the whole name is used (`openssh-strict:1-1`). A
 clause without a test has a line `not covered:`, or `not ours:` when it binds a role that no part of
 culvert plays; the latter are not counted.
 """
@@ -37,7 +38,9 @@ class Rfc:
 
     def __init__(self, path):
         self.path = path
-        self.number = re.search(r"(\d+)$", path.stem)[1]
+        number = re.search(r"^rfc(\d+)$", path.stem)
+        self.number = number[1] if number else path.stem
+        self.name = f"RFC {self.number}" if number else self.number
         self.title = ""
         self.clauses = {}
         clause, is_reason = None, False
@@ -76,7 +79,7 @@ class Rfc:
         """Lines for the end of a run. `outcomes`: key → set of "passed", "failed", "skipped"."""
         good = {"passed"}
         covered = [c for c in self.ours if outcomes.get(c.key, set()) == good]
-        lines = [f"RFC {self.number} ({self.title}): {len(covered)} of {len(self.ours)} clauses "
+        lines = [f"{self.name} ({self.title}): {len(covered)} of {len(self.ours)} clauses "
                  f"covered, {len(self.clauses) - len(self.ours)} more are not ours"]
         for clause in self.ours:
             got = outcomes.get(clause.key, set())
