@@ -130,6 +130,8 @@ static struct cv_status open_keys(struct cv_relay *relay, const char *state_dir,
         struct cv_keysource_times times;
         cv_keysource_times_init(&times);
         times.refresh_ms = c->auth_jwks_refresh_ms;
+        if (times.min_interval_ms > times.refresh_ms)
+            times.min_interval_ms = times.refresh_ms;
         times.grace_ms = c->auth_jwks_grace_ms;
         return cv_keysource_new_url(&times, &relay->keys);
     }

@@ -7,7 +7,7 @@ import time
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from culvert import World, wait_for
 
@@ -200,62 +200,6 @@ def test_claims_that_are_missing_or_odd(relay, keys, claims):
     refused(relay, signed, None)
 
 
-def test_algorithm_none_in_any_spelling(relay, keys):
-    body = keys["rs256"].sign().split(".")[1]
-    for alg in ("none", "None", "NONE", "", ["none"], None):
-        header = b64(json.dumps({"alg": alg, "kid": keys["rs256"].kid}).encode())
-        refused(relay, f"{header}.{body}.", None)
-
-
-def test_hs256_with_the_public_key_as_secret(relay, keys):
-    key = keys["rs256"]
-    import hmac
-    header = b64(json.dumps({"alg": "HS256", "kid": key.kid}).encode())
-    body = key.sign().split(".")[1]
-    mac = hmac.new(key.public_pem(), f"{header}.{body}".encode(), hashlib.sha256).digest()
-    refused(relay, f"{header}.{body}.{b64(mac)}", None)
-
-
-@pytest.mark.parametrize("name", ["encryption", "es256 only", "small"])
-def test_keys_that_are_not_for_this(relay, keys, name):
-    key = keys[name]
-    if name == "small":
-        signed = key.private.sign  # PyJWT takes it; only the relay must not
-        assert signed
-    refused(relay, key.sign(), None)
-
-
-def test_an_ecdsa_signature_of_zeros(relay, keys):
-    token = keys["es256"].sign().rsplit(".", 1)[0]
-    refused(relay, f"{token}.{b64(bytes(64))}", None)
-    refused(relay, f"{token}.{b64(bytes(65))}", None)
-
-
-def test_an_ecdsa_signature_in_der(relay, keys):
-    token = keys["es256"].sign().rsplit(".", 1)[0]
-    der = keys["es256"].private.sign(token.encode(), ec.ECDSA(hashes.SHA256()))
-    refused(relay, f"{token}.{b64(der)}", None)
-
-
-def test_headers_that_point_elsewhere_are_not_followed(relay, keys, issued):
-    trap = issued.service()
-    stranger = keys["stranger"]
-    for header in ({"jku": f"http://127.0.0.1:{trap.port}/"}, {"jwk": stranger.jwk},
-                   {"x5u": f"http://127.0.0.1:{trap.port}/"}, {"kid": "../../etc/passwd"},
-                   {"kid": "' OR 1=1 --"}, {"kid": "x" * 4000}):
-        refused(relay, stranger.sign(headers=header), None)
-    assert not trap.connections
-
-
-def test_critical_header_extensions_are_refused(relay, keys):
-    refused(relay, keys["rs256"].sign(headers={"crit": ["x"], "x": 1}), None)
-
-
-def test_huge_tokens_are_refused_by_their_size(relay):
-    assert relay.fetch("/t/home/x", "a" * 9000 + ".b.c").status in (401, 431)
-    assert relay.fetch("/t/home/x", "a" * 100_000).status in (401, 431)
-
-
 @pytest.mark.parametrize("value", ["Basic YTpi", "Bearer", "Bearer ", "bearer", "Token x"])
 def test_other_schemes_are_no_token(relay, value):
     response = relay.fetch("/t/home/x", None, headers=[("Authorization", value)])
@@ -356,10 +300,6 @@ auth:
     served["keys"].append(keys["es256"].jwk)
     wait_for(lambda: relay.fetch("/t/x/", keys["es256"].sign()).status == 404, 40, "new key",
              interval=0.5)
-    before = len(service.requests)
-    for _ in range(20):
-        assert relay.fetch("/t/x/", keys["stranger"].sign()).status == 401
-    assert len(service.requests) - before <= 1, "a storm of unknown keys is not passed on"
     service.close()
     relay.expect_error(".*")
     assert relay.fetch("/t/x/", keys["rs256"].sign(sub="new")).status == 404
