@@ -201,6 +201,31 @@ bool head_protocol_was_offered(const struct cv_consumer *c, const struct cv_http
     return false;
 }
 
+/* A page whose only subprotocol was its token gets it back, for the service has seen none to
+ * choose: browsers take a 101 that grants nothing of what they offered for a failure (WHATWG
+ * WebSockets §2.2, "establish a WebSocket connection"). What was offered besides is for the service
+ * to choose from. */
+static struct cv_status write_protocol_answer(const struct cv_consumer *c,
+                                              const struct cv_http_head *head, struct cv_buf *out)
+{
+    struct cv_slice token = {0};
+    if (cv_http_find(head, "Sec-WebSocket-Protocol"))
+        return cv_ok();
+    for (size_t i = 0; i < c->head.field_count; i++) {
+        if (!cv_slice_is_nocase(c->head.fields[i].name, "Sec-WebSocket-Protocol"))
+            continue;
+        struct cv_slice rest = c->head.fields[i].value, item;
+        while (cv_http_list_next(&rest, &item)) {
+            if (!cv_slice_starts_with(item, "bearer."))
+                return cv_ok();
+            token = item;
+        }
+    }
+    if (!token.len)
+        return cv_ok();
+    return cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), token);
+}
+
 /* Services such as Ollama refuse foreign origins: they get their own. */
 static struct cv_status write_origin(const struct cv_consumer *c, struct cv_buf *out)
 {
@@ -337,6 +362,7 @@ static struct cv_status write_response(struct cv_consumer *c, const struct cv_ht
     if (head->status == 101) {
         TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));
         TRY(cv_http_write_field_str(out, "Upgrade", "websocket"));
+        TRY(write_protocol_answer(c, head, out));
     } else if (c->is_last) {
         TRY(cv_http_write_field_str(out, "Connection", "close"));
     } else if (c->head.version_minor == 0) {
