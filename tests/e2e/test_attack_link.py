@@ -65,18 +65,6 @@ def test_the_links_of_a_user_are_counted_whether_or_not_they_publish(world):
         wait_for(comes_in, 5, "place for a new link")
 
 
-def test_three_hundred_links_that_say_nothing_are_ended(target):
-    with target.attack():
-        crowd = [upgrade(target, ("ssh", "culvert.v1")[n % 2], timeout=8) for n in range(300)]
-        for client in crowd[::3]:
-            client.send(frame(0x82, IDENT))
-        started = time.monotonic()
-        for client in crowd:
-            close_code(client)
-            client.close()
-        assert time.monotonic() - started < 8
-
-
 ATTRIBUTES = [b"", b"{", b"[]", b"null", b'{"name":"home","name":"mine"}', b'{"name":"HOME"}',
               b'{"name":"home","host":"a\\r\\nX: y"}', b'{"name":"home","host":"a b"}',
               b'{"name":"home","host":"a/b"}', b'{"name":"home","host":"u@a"}',

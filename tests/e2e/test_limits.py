@@ -135,19 +135,6 @@ def test_an_idle_connection_is_closed(strict):
         assert 0.5 < time.monotonic() - started < 5
 
 
-def test_a_link_that_never_speaks_ssh_is_ended(strict):
-    upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"),
-               ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Protocol", "ssh"),
-               ("Sec-WebSocket-Key", "AQIDBAUGBwgJCgsMDQ4PEA==")]
-    with strict.client(timeout=30) as client:
-        client.request("GET", "/tunnel", strict.token, headers=upgrade)
-        assert client.head().status == 101
-        started = time.monotonic()
-        while client.fill():
-            pass
-        assert time.monotonic() - started < 15
-
-
 def test_a_hundred_slow_heads_do_not_disturb_a_bystander(strict):
     crowd = [Client(strict.relay.port) for _ in range(100)]
     try:
