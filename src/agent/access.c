@@ -193,5 +193,6 @@ void cv_access_link_options(const struct cv_access *access, struct cv_link_optio
         .pong_timeout_ms = (uint32_t)c->ws_pong_timeout_ms,
         .replay_bytes = (size_t)c->link_replay_bytes,
         .max_frame_bytes = c->ws_max_frame_bytes,
+        .resume_ms = c->link_resume_window_ms,
     };
 }

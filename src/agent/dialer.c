@@ -18,6 +18,9 @@ struct cv_dialer {
     struct cv_worker *worker;
     const struct cv_access *access;
     const char *subprotocol;
+    struct cv_link_claim claim;
+    bool has_claim;
+    uint64_t timeout_ms;
     cv_dialer_on_done *on_done;
     void *arg;
     struct cv_dial *dial;
@@ -63,8 +66,10 @@ static void finish(struct cv_dialer *dialer, struct cv_status status, const stru
     void *arg = dialer->arg;
     if (!result.error->detail[0])
         (void)cv_fail(&none, status.id, "%s", cv_status_text(status.id));
+    struct cv_upgrade_answer answer = dialer->upgrade.answer;
     if (cv_is_ok(status)) {
         result.conn = dialer->conn;
+        result.answer = &answer;
         dialer->conn = NULL;
     }
     /* `early` points into bytes that the connection handed out for this turn. */
@@ -118,6 +123,7 @@ static struct cv_status send_request(struct cv_dialer *dialer)
         .subprotocol = dialer->subprotocol,
         .agent_id = dialer->access->agent_id,
         .token = cv_buf_slice(&dialer->token),
+        .claim = dialer->has_claim ? &dialer->claim : NULL,
     };
     dialer->has_upgrade = true;
     CV_RETURN_IF_ERROR(cv_upgrade_begin(&dialer->upgrade, &request, cv_conn_out(dialer->conn)));
@@ -151,7 +157,8 @@ static struct cv_status prepare(struct cv_dialer *dialer, struct cv_error *error
     struct cv_proxy_settings settings = {.url = access->config->proxy};
     CV_RETURN_IF_ERROR(cv_proxy_choose(&settings, access->tls != NULL, access->host, access->port,
                                        &dialer->proxy, error));
-    uint64_t timeout_ms = access->config->connect_relay_timeout_ms;
+    uint64_t timeout_ms =
+        dialer->timeout_ms ? dialer->timeout_ms : access->config->connect_relay_timeout_ms;
     dialer->deadline_ms = cv_worker_now_ms(dialer->worker) + timeout_ms;
     struct cv_dial_options options = {
         .host = access->host,
@@ -164,8 +171,9 @@ static struct cv_status prepare(struct cv_dialer *dialer, struct cv_error *error
 }
 
 struct cv_status cv_dialer_start(struct cv_worker *worker, const struct cv_access *access,
-                                 const char *subprotocol, cv_dialer_on_done *on_done, void *arg,
-                                 struct cv_dialer **out, struct cv_error *error)
+                                 const struct cv_dialer_request *request,
+                                 cv_dialer_on_done *on_done, void *arg, struct cv_dialer **out,
+                                 struct cv_error *error)
 {
     struct cv_dialer *dialer = calloc(1, sizeof *dialer);
     *out = NULL;
@@ -173,9 +181,13 @@ struct cv_status cv_dialer_start(struct cv_worker *worker, const struct cv_acces
         return cv_fail(error, CV_NO_MEMORY, "out of memory");
     *dialer = (struct cv_dialer){.worker = worker,
                                  .access = access,
-                                 .subprotocol = subprotocol,
+                                 .subprotocol = request->subprotocol,
+                                 .has_claim = request->claim != NULL,
+                                 .timeout_ms = request->timeout_ms,
                                  .on_done = on_done,
                                  .arg = arg};
+    if (request->claim)
+        dialer->claim = *request->claim;
     cv_timer_init(&dialer->timer, on_timeout, dialer);
     cv_buf_init(&dialer->token, CV_ACCESS_TOKEN_MAX);
     struct cv_status status = prepare(dialer, error);

@@ -321,8 +321,9 @@ struct cv_status cv_stdio_new(struct cv_worker *worker, const struct cv_access *
                            .arg = arg};
     cv_timer_init(&s->closing, on_close_overdue, s);
     cv_timer_init(&s->ping, on_ping, s);
+    struct cv_dialer_request request = {.subprotocol = "ssh"};
     struct cv_status status =
-        cv_dialer_start(worker, access, "ssh", on_dialed, s, &s->dialer, error);
+        cv_dialer_start(worker, access, &request, on_dialed, s, &s->dialer, error);
     if (!cv_is_ok(status))
         cv_stdio_free(&s);
     *out = s;

@@ -1,12 +1,39 @@
 /* SPDX-License-Identifier: MIT */
 #include "agent/upgrade.h"
 
+#include "base/digest.h"
 #include "proto/http/http_parser.h"
 #include "proto/http/http_writer.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 
 enum { RETRY_AFTER_MAX_S = 3600 };
+
+static struct cv_status write_hex(struct cv_buf *out, const char *name, struct cv_slice bytes)
+{
+    char hex[2 * 32 + 1];
+    cv_hex_encode(bytes, hex);
+    return cv_http_write_field_str(out, name, hex);
+}
+
+static struct cv_status write_number(struct cv_buf *out, const char *name, uint64_t number)
+{
+    char text[24];
+    (void)snprintf(text, sizeof text, "%" PRIu64, number);
+    return cv_http_write_field_str(out, name, text);
+}
+
+static struct cv_status write_claim(const struct cv_link_claim *claim, struct cv_buf *out)
+{
+    CV_RETURN_IF_ERROR(
+        write_hex(out, "Culvert-Link", cv_slice(claim->link_id, sizeof claim->link_id)));
+    CV_RETURN_IF_ERROR(write_number(out, "Culvert-Resume", claim->counter));
+    CV_RETURN_IF_ERROR(
+        write_hex(out, "Culvert-Nonce", cv_slice(claim->nonce, sizeof claim->nonce)));
+    CV_RETURN_IF_ERROR(write_number(out, "Culvert-Received", claim->received));
+    return write_hex(out, "Culvert-Proof", cv_slice(claim->proof, sizeof claim->proof));
+}
 
 static struct cv_status write_request(struct cv_upgrade *upgrade,
                                       const struct cv_upgrade_request *request, struct cv_buf *out)
@@ -29,6 +56,8 @@ static struct cv_status write_request(struct cv_upgrade *upgrade,
         if (fields[i].value)
             CV_RETURN_IF_ERROR(cv_http_write_field_str(out, fields[i].name, fields[i].value));
     char value[8 + 8192];
+    if (request->claim)
+        CV_RETURN_IF_ERROR(write_claim(request->claim, out));
     int len = snprintf(value, sizeof value, "Bearer %.*s", (int)request->token.len,
                        (const char *)request->token.data);
     if (len < 0 || (size_t)len >= sizeof value)
@@ -73,6 +102,15 @@ static void take_head(struct cv_upgrade *upgrade, const struct cv_http_head *hea
     (void)cv_slice_to_str(field(head, "Server"), upgrade->server, sizeof upgrade->server);
 }
 
+static void take_answer(struct cv_upgrade_answer *answer, const struct cv_http_head *head)
+{
+    answer->has_id =
+        cv_hex_decode(field(head, "Culvert-Link"), answer->link_id, sizeof answer->link_id);
+    answer->has_proof =
+        cv_hex_decode(field(head, "Culvert-Proof"), answer->proof, sizeof answer->proof) &&
+        cv_slice_to_u64(field(head, "Culvert-Received"), (uint64_t)1 << 53, &answer->received);
+}
+
 static struct cv_status check_101(const struct cv_upgrade *upgrade, const struct cv_http_head *head,
                                   struct cv_error *error)
 {
@@ -112,11 +150,27 @@ static bool read_problem(const struct cv_upgrade *upgrade, char code[32], char d
     return true;
 }
 
+static enum cv_status_id resume_refusal(int http_status)
+{
+    switch (http_status) {
+    case 409:
+        return CV_RESUME_CONFLICT;
+    case 403:
+        return CV_RESUME_PROOF;
+    default:
+        return CV_RESUME_UNKNOWN;
+    }
+}
+
 static struct cv_status judge(const struct cv_upgrade *upgrade, struct cv_error *error)
 {
     char code[32], detail[160];
     bool is_relay = read_problem(upgrade, code, detail);
     const char *space = code[0] ? " " : "", *colon = detail[0] ? ": " : "";
+    if (is_relay && strcmp(code, "TUNNEL_032") == 0)
+        return cv_fail(error, resume_refusal(upgrade->http_status),
+                       "the relay does not take the link up again (%d%s%s)", upgrade->http_status,
+                       colon, detail);
     switch (upgrade->http_status) {
     case 401:
         if (!is_relay)
@@ -177,6 +231,7 @@ struct cv_status cv_upgrade_feed(struct cv_upgrade *upgrade, const uint8_t *data
             if (event.head->status != 101)
                 break;
             CV_RETURN_IF_ERROR(check_101(upgrade, event.head, error));
+            take_answer(&upgrade->answer, event.head);
             /* The parser says END and then nothing more: what is behind is WebSocket. */
             while (cv_is_ok(cv_http_parser_next(upgrade->parser, &event)))
                 ;

@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "proto/link/resume.h"
 #include "proto/ws/ws_handshake.h"
 
 struct cv_http_parser;
@@ -23,6 +24,15 @@ struct cv_upgrade_request {
     const char *subprotocol; /* "culvert.v1" or "ssh" */
     const char *agent_id;    /* 32 hex digits; NULL for none */
     struct cv_slice token;
+    const struct cv_link_claim *claim; /* to a link that has lost its connection; NULL: a new one */
+};
+
+/* What a relay says in its 101 about the link. */
+struct cv_upgrade_answer {
+    bool has_id, has_proof;
+    uint8_t link_id[CV_LINK_ID_LEN];
+    uint64_t received; /* of our bytes; with has_proof */
+    uint8_t proof[CV_LINK_PROOF_LEN];
 };
 
 struct cv_upgrade {
@@ -34,6 +44,7 @@ struct cv_upgrade {
     struct cv_buf body;      /* of a refusal */
     bool is_problem;         /* the body is application/problem+json */
     char server[64];         /* the Server field of a refusal */
+    struct cv_upgrade_answer answer;
 };
 
 /* Appends the request to `out`, which holds the token afterwards. CV_INVALID for a part that may
@@ -45,6 +56,7 @@ struct cv_status cv_upgrade_begin(struct cv_upgrade *upgrade,
  *   CV_OK          upgraded; *early are the bytes behind the head, inside `data`.
  *   CV_AGAIN       more is needed.
  *   CV_AUTH_FAILED (401), CV_AUTH_EXPIRED, CV_FORBIDDEN (403), CV_RATE_LIMITED (429),
+ *   CV_RESUME_UNKNOWN (410), CV_RESUME_CONFLICT (409), CV_RESUME_PROOF (403) of a claim,
  *   CV_UNAVAILABLE (503), CV_WS_VERSION (426), CV_WS_REFUSED (everything else),
  *   CV_WS_UPGRADE (a 101 that does not answer our request), CV_BAD_RESPONSE: *error says it for
  *                  people.

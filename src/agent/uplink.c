@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Happy path: cv_uplink_new → try_now → on_dialed → cv_link_new → on_link_up → … → on_link_closed →
- * try_later → try_now …
+ * Happy path: cv_uplink_new → try_now → on_dialed → cv_link_new → on_link_up → …
+ *   the connection is lost: on_link_detached → resume_now → on_redialed → cv_link_attach → up again
+ *   the link is lost: on_link_closed → try_later → try_now …
  * Ways it fails: a try fails (on_dialed, or the link ends before it is up); the link is lost; the
  * relay has another host key; the token is refused; tries are used up.
  */
@@ -9,6 +10,7 @@
 
 #include "agent/access.h"
 #include "agent/dialer.h"
+#include "agent/upgrade.h"
 #include "base/digest.h"
 #include "base/fsm.h"
 #include "config/agent_config.h"
@@ -23,17 +25,32 @@
 enum {
     REFUSED_MIN_MS = 10000, /* a token that was refused is not tried again before */
     TELL_AFTER = 10,        /* failed tries in a row of which the person is told */
+    RESUME_CAP_MS = 500,    /* between tries, while the link can still be taken up */
+    RESUME_TIMEOUT_MS = 2000,
 };
 
-enum state { IDLE, DIALING, HANDSHAKE, UP, WAITING, CLOSING, ENDED, STATE_COUNT };
+enum state {
+    IDLE,
+    DIALING,
+    HANDSHAKE,
+    UP,
+    DETACHED, /* the link waits for a new connection: until the next try … */
+    RESUMING, /* … and while that is under way */
+    WAITING,
+    CLOSING,
+    ENDED,
+    STATE_COUNT
+};
 
-static const char *const state_names[STATE_COUNT] = {"idle",    "dialing", "handshake", "up",
-                                                     "waiting", "closing", "ended"};
+static const char *const state_names[STATE_COUNT] = {
+    "idle", "dialing", "handshake", "up", "detached", "resuming", "waiting", "closing", "ended"};
 static const uint32_t may_follow[STATE_COUNT] = {
     [IDLE] = 1U << DIALING | 1U << CLOSING,
     [DIALING] = 1U << HANDSHAKE | 1U << WAITING | 1U << CLOSING,
     [HANDSHAKE] = 1U << UP | 1U << WAITING | 1U << CLOSING,
-    [UP] = 1U << WAITING | 1U << CLOSING,
+    [UP] = 1U << DETACHED | 1U << WAITING | 1U << CLOSING,
+    [DETACHED] = 1U << RESUMING | 1U << WAITING | 1U << CLOSING,
+    [RESUMING] = 1U << UP | 1U << DETACHED | 1U << WAITING | 1U << CLOSING,
     [WAITING] = 1U << DIALING | 1U << CLOSING,
     [CLOSING] = 1U << ENDED,
 };
@@ -53,7 +70,10 @@ struct cv_uplink {
     struct cv_defer ending; /* on_ended, never from inside a call */
     uint64_t attempts;      /* since the start */
     uint64_t retry_after_ms;
-    uint64_t began_ms; /* the try under way */
+    uint64_t began_ms;            /* the try under way */
+    struct cv_link_claim claim;   /* of the try under way to take the link up again */
+    struct cv_backoff resumption; /* since the link lost its connection */
+    uint64_t lost_ms;
     bool was_up;
     struct cv_status why; /* of the end */
     struct cv_error error;
@@ -61,6 +81,7 @@ struct cv_uplink {
 };
 
 static void try_now(void *arg);
+static void resume_now(void *arg);
 
 static bool is_state(const struct cv_uplink *u, enum state state)
 {
@@ -95,6 +116,14 @@ static void on_ending(void *arg)
 }
 
 /* ---- trying again ---- */
+
+static void start_timer(struct cv_uplink *u, void (*callback)(void *arg), uint64_t delay_ms)
+{
+    cv_worker_timer_stop(u->worker, &u->timer);
+    cv_timer_init(&u->timer, callback, u);
+    if (!cv_is_ok(cv_worker_timer_start(u->worker, &u->timer, delay_ms)))
+        end(u, cv_status(CV_NO_MEMORY), NULL);
+}
 
 /* A failure that trying again does not mend while somebody waits. */
 static bool is_final(const struct cv_uplink *u, struct cv_status why)
@@ -161,8 +190,7 @@ static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv
                "the relay has not been reached for a while; consumers get errors meanwhile",
                CV_F_UINT("failures", failures),
                CV_F_STR("suggestion", cv_status_suggestion(why.id)));
-    if (!cv_is_ok(cv_worker_timer_start(u->worker, &u->timer, delay_ms)))
-        end(u, cv_status(CV_NO_MEMORY), NULL);
+    start_timer(u, try_now, delay_ms);
 }
 
 static void try_failed(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
@@ -199,7 +227,7 @@ static bool on_host_key(void *arg, struct cv_slice blob, const char *fingerprint
 static void on_reply(void *arg, uintptr_t cookie, bool is_success)
 {
     struct cv_uplink *u = arg;
-    if (is_state(u, UP))
+    if (u->fsm.state >= UP && u->fsm.state <= RESUMING)
         u->ops->on_reply(u->arg, cookie, is_success);
 }
 
@@ -214,17 +242,140 @@ static void on_stream(void *arg, struct cv_stream *stream, enum cv_stream_kind k
                       struct cv_slice host, uint32_t port)
 {
     struct cv_uplink *u = arg;
-    if (kind == CV_STREAM_FORWARDED && is_state(u, UP) && u->ops->on_stream)
+    if (kind == CV_STREAM_FORWARDED && cv_uplink_link(u) && u->ops->on_stream)
         u->ops->on_stream(u->arg, stream, host, port);
     else
         cv_stream_refuse(stream, 1, "tunnel-unknown: nothing is published here");
 }
 
+/* ---- a new connection for the link ---- */
+
+/* The next try; the link itself ends when its time is over. */
+static void resume_later(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_error full = complete(why, error);
+    uint64_t random;
+    cv_random(&random, sizeof random);
+    uint64_t delay_ms = cv_backoff_delay(&u->resumption, cv_worker_now_ms(u->worker), random);
+    if (cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION && u->resumption.failures)
+        delay_ms = REFUSED_MIN_MS;
+    if (delay_ms < u->retry_after_ms)
+        delay_ms = u->retry_after_ms;
+    unsigned failures = u->resumption.failures;
+    cv_log(u->options.log, is_worth_telling(failures) ? CV_LOG_WARN : CV_LOG_DEBUG, "agent",
+           failures ? "resume_failed" : "connection_lost",
+           failures ? "the relay cannot be reached, the link waits"
+                    : "the connection to the relay is lost, requests on it wait",
+           CV_F_UINT("failures", failures), CV_F_UINT("delayMs", delay_ms),
+           CV_F_UINT("streams", cv_link_streams(u->link)),
+           CV_F_STR("relay", u->options.access->relay), CV_F_ERROR(&full));
+    start_timer(u, resume_now, delay_ms);
+}
+
+static void on_link_detached(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_uplink *u = arg;
+    uint64_t now_ms = cv_worker_now_ms(u->worker);
+    uint64_t initial_ms = u->options.access->config->reconnect_initial_ms;
+    if (!is_state(u, UP))
+        return;
+    cv_fsm_set(&u->fsm, DETACHED);
+    cv_backoff_init(&u->resumption, initial_ms < RESUME_CAP_MS ? initial_ms : RESUME_CAP_MS,
+                    RESUME_CAP_MS, now_ms);
+    u->lost_ms = now_ms;
+    u->retry_after_ms = 0;
+    resume_later(u, why, error);
+}
+
+/* A fresh link is dialled by on_link_closed. */
+static void give_link_up(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
+{
+    cv_log(u->options.log, CV_LOG_WARN, "agent", "link_given_up",
+           "the relay does not know the link any more, requests on it end", CV_F_ERROR(error));
+    cv_link_close(u->link, why, error->detail);
+}
+
+static void resume_failed(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_error full = complete(why, error);
+    cv_fsm_set(&u->fsm, DETACHED);
+    if (why.id == CV_RESUME_UNKNOWN || why.id == CV_RESUME_PROOF) {
+        give_link_up(u, cv_status(CV_LINK_LOST), &full);
+        return;
+    }
+    cv_backoff_failed(&u->resumption);
+    resume_later(u, why, error);
+}
+
+static void on_redialed(void *arg, const struct cv_dialer_result *result)
+{
+    struct cv_uplink *u = arg;
+    const struct cv_upgrade_answer *answer = result->answer;
+    u->dialer = NULL;
+    u->retry_after_ms = result->retry_after_ms;
+    if (!cv_is_ok(result->status)) {
+        resume_failed(u, result->status, result->error);
+        return;
+    }
+    /* Who does not have the secret is not the relay that has the link: it gets no byte of it. */
+    if (!answer->has_proof ||
+        !cv_link_is_answer_to(u->link, &u->claim, answer->received,
+                              cv_slice(answer->proof, sizeof answer->proof))) {
+        struct cv_error error = {0};
+        struct cv_status status =
+            cv_fail(&error, CV_RESUME_PROOF, "who answers does not prove that it is the relay");
+        cv_dialer_discard(result->conn);
+        cv_fsm_set(&u->fsm, DETACHED);
+        cv_backoff_failed(&u->resumption);
+        resume_later(u, status, &error);
+        return;
+    }
+    cv_fsm_set(&u->fsm, UP);
+    struct cv_status status =
+        cv_link_attach(u->link, result->conn, answer->received, result->early);
+    if (!cv_is_ok(status)) {
+        cv_dialer_discard(result->conn);
+        cv_link_close(u->link, status, "the relay asks for bytes that are not kept any more");
+        return;
+    }
+    cv_log(u->options.log, CV_LOG_INFO, "agent", "link_resumed", "connected again, requests go on",
+           CV_F_STR("relay", u->options.access->relay),
+           CV_F_UINT("awayMs", cv_worker_now_ms(u->worker) - u->lost_ms),
+           CV_F_UINT("failures", u->resumption.failures));
+}
+
+static void resume_now(void *arg)
+{
+    struct cv_uplink *u = arg;
+    struct cv_error error = {0};
+    uint64_t limit_ms = u->options.access->config->connect_relay_timeout_ms;
+    uint64_t rtt_ms = cv_link_rtt_ms(u->link);
+    uint64_t timeout_ms = rtt_ms * 8 > RESUME_TIMEOUT_MS ? rtt_ms * 8 : RESUME_TIMEOUT_MS;
+    struct cv_dialer_request request = {
+        .subprotocol = "culvert.v1",
+        .claim = &u->claim,
+        .timeout_ms = timeout_ms < limit_ms ? timeout_ms : limit_ms,
+    };
+    if (!is_state(u, DETACHED))
+        return;
+    cv_fsm_set(&u->fsm, RESUMING);
+    struct cv_status status = cv_link_claim(u->link, &u->claim);
+    if (cv_is_ok(status))
+        status = cv_dialer_start(u->worker, u->options.access, &request, on_redialed, u, &u->dialer,
+                                 &error);
+    if (!cv_is_ok(status))
+        resume_failed(u, status, &error);
+}
+
+/* ---- the link's end ---- */
+
 static void on_link_closed(void *arg, struct cv_status why, const struct cv_error *error)
 {
     struct cv_uplink *u = arg;
-    bool was_up = is_state(u, UP), is_closing = is_state(u, CLOSING);
+    bool was_up = is_state(u, UP) || is_state(u, DETACHED) || is_state(u, RESUMING);
+    bool is_closing = is_state(u, CLOSING);
     u->link = NULL;
+    cv_dialer_cancel(&u->dialer);
     if (u->host_key.id != CV_OK) {
         why = cv_status(u->host_key.id);
         error = &u->host_key;
@@ -251,6 +402,7 @@ static const struct cv_link_ops link_ops = {
     .on_reply = on_reply,
     .on_stream = on_stream,
     .on_control = on_control,
+    .on_detached = on_link_detached,
     .on_closed = on_link_closed,
 };
 
@@ -268,6 +420,10 @@ static void on_dialed(void *arg, const struct cv_dialer_result *result)
         return;
     }
     cv_access_link_options(u->options.access, &options);
+    if (result->answer->has_id)
+        memcpy(options.id, result->answer->link_id, sizeof options.id);
+    else
+        options.resume_ms = 0; /* a link without a name cannot be asked for */
     cv_fsm_set(&u->fsm, HANDSHAKE);
     struct cv_status status = cv_link_new(u->worker, result->conn, &options, result->early,
                                           &link_ops, u, u->options.log, &u->link);
@@ -286,8 +442,9 @@ static void try_now(void *arg)
     cv_fsm_set(&u->fsm, DIALING);
     cv_log(u->options.log, CV_LOG_DEBUG, "agent", "connecting", "trying to reach the relay",
            CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts));
-    struct cv_status status = cv_dialer_start(u->worker, u->options.access, "culvert.v1", on_dialed,
-                                              u, &u->dialer, &error);
+    struct cv_dialer_request request = {.subprotocol = "culvert.v1"};
+    struct cv_status status =
+        cv_dialer_start(u->worker, u->options.access, &request, on_dialed, u, &u->dialer, &error);
     if (!cv_is_ok(status))
         try_failed(u, status, &error);
 }
@@ -342,5 +499,5 @@ void cv_uplink_free(struct cv_uplink **uplink)
 
 struct cv_link *cv_uplink_link(const struct cv_uplink *u)
 {
-    return is_state(u, UP) ? u->link : NULL;
+    return is_state(u, UP) || is_state(u, DETACHED) || is_state(u, RESUMING) ? u->link : NULL;
 }

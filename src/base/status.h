@@ -140,6 +140,12 @@
       "Check that the tunnel leads to an HTTP service.")                                            \
     X(LINK_LOST, NETWORK, 28, 502, 1006, 10, true, "the link to the agent was lost",                \
       "Ask again; the agent comes back by itself.")                                                 \
+    X(RESUME_UNKNOWN, NETWORK, 32, 410, 1006, 10, true, "the link is not known any more",           \
+      "The agent connects anew by itself; requests that were on the link have ended.")              \
+    X(RESUME_CONFLICT, NETWORK, 32, 409, 1006, 10, true, "the link was taken up already",           \
+      "The agent tries again by itself.")                                                           \
+    X(RESUME_PROOF, NETWORK, 32, 403, 1006, 10, false, "the proof for the link is wrong",           \
+      "The agent connects anew by itself; if this repeats, look for a box that changes its requests.") \
     X(NO_MEMORY, SERVER, 29, 503, 1011, 11, true, "out of memory", "Try again later.")              \
     X(NO_RESOURCES, SERVER, 29, 503, 1013, 4, true, "out of resources", "Try again later.")         \
     X(CANCELLED, UNKNOWN, 30, 499, 1000, 11, false, "cancelled by the caller", "")                  \

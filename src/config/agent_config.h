@@ -105,6 +105,11 @@
       NULL, 0, "Larger frames are refused with close code 1009.", "256KiB")                        \
     X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
       NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
+    X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \
+      NULL, 0,                                                                                     \
+      "A link whose connection was lost is kept so long, with the connections to services on it;"  \
+      " 0 gives it up at once.",                                                                   \
+      "5m")                                                                                        \
     X(connect_relay_timeout_ms, "connect.relay_timeout", DURATION, "10s",                          \
       CV_RANGE(100, 5 * CV_MINUTES), NULL, 0,                                                      \
       "Reaching the relay, TLS and upgrade included, must be done in this time.", "5s")            \

@@ -133,6 +133,11 @@
       "WS_MAX_FRAME_SIZE", 0, "Larger frames are refused with close code 1009.", "256KiB")         \
     X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
       NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
+    X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \
+      NULL, 0,                                                                                     \
+      "A link whose connection was lost waits so long for its agent before everything on it ends;" \
+      " 0 does not wait.",                                                                         \
+      "5m")                                                                                        \
     X(timers_first_byte_ms, "timers.first_byte", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL,  \
       0,                                                                                           \
       "The service must begin to answer in this time; 0 waits for ever. Presets have their own.",  \

@@ -481,9 +481,10 @@ static void on_departure(void *arg)
     consumer_free(c);
 }
 
-bool consumer_move(struct cv_consumer *c, unsigned index)
+bool consumer_move(struct cv_consumer *c, unsigned index, bool is_for_good)
 {
-    if (c->has_moved || c->is_peer_trusted || !cv_port_is_socket(&c->port))
+    bool may_move = is_for_good || (!c->has_moved && !c->is_peer_trusted);
+    if (!may_move || !cv_port_is_socket(&c->port))
         return false;
     keep(c, cv_http_parser_take_rest(c->parser));
     if (c->state.state == CONSUMER_ENDING)

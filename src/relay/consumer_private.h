@@ -50,6 +50,8 @@ struct exchange {
     uint64_t started_ms;
     uint64_t service_due_ms; /* first byte or idle; UINT64_MAX: off */
     uint64_t total_due_ms;
+    uint64_t service_paused_ms; /* of the link, when service_due_ms was set … */
+    uint64_t total_paused_ms;   /* … and total_due_ms */
     uint64_t body_received;
     const char *prefix_name; /* tunnel's name on the path form, else NULL */
     int status;              /* of the final answer, 0 before */
@@ -59,6 +61,7 @@ struct exchange {
     bool is_idempotent;
     bool is_head_request;
     bool is_upgrade;
+    bool is_resume;         /* of a link: route.session is its session */
     bool is_request_whole;  /* the consumer has sent all of it */
     bool is_response_begun; /* a byte of the answer has come */
     bool is_head_out;       /* the final head is on its way to the consumer */
@@ -113,8 +116,9 @@ void consumer_request_done(struct cv_consumer *c, bool is_reusable);
 void consumer_abort(struct cv_consumer *c);
 /* The connection was given away: frees the rest at the end of the turn. */
 void consumer_gone(struct cv_consumer *c);
-/* Moves to worker `index` and calls route_go_on there. False: it has to stay. */
-bool consumer_move(struct cv_consumer *c, unsigned index);
+/* Moves to worker `index` and calls route_go_on there. `is_for_good`: as the socket of a link, to
+ * which neither once-in-a-life nor a trusted proxy is an obstacle. False: it has to stay. */
+bool consumer_move(struct cv_consumer *c, unsigned index, bool is_for_good);
 /* Looks at all deadlines again. */
 void consumer_arm(struct cv_consumer *c);
 uint64_t consumer_now_ms(const struct cv_consumer *c);
@@ -138,6 +142,17 @@ bool pages_is_diagnostics(const struct cv_consumer *c);
 /* What the relay has open, for those whose token has the admin permission; 403 for others. After
  * authentication. */
 void pages_diagnostics(struct cv_consumer *c);
+
+/* What an upgrade to a link answers; `extra` is further field lines with CRLF, or NULL. */
+void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16],
+                     const char *extra);
+
+/* ---- resume.c ---- */
+
+/* An upgrade with Culvert-Resume, authenticated: on the link's worker, or on its way there. */
+void resume_serve(struct cv_consumer *c);
+/* It has arrived. */
+void resume_go_on(struct cv_consumer *c);
 
 /* ---- exchange.c ---- */
 

@@ -12,9 +12,13 @@
 #include "config/relay_config.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
+#include "relay/session.h"
 #include "telemetry/log.h"
 
 #include <string.h>
+
+/* How soon a timer that rests is looked at again. */
+enum { REST_MS = 250 };
 
 static const struct cv_upstream_ops up_ops;
 static void on_up_closed(void *arg, struct cv_status why);
@@ -180,6 +184,7 @@ void exchange_set_service_timer(struct cv_consumer *c)
     else
         ms = spec->has_timers[1] ? spec->idle_ms : config->timers_idle_ms;
     x->service_due_ms = ms ? consumer_now_ms(c) + ms : UINT64_MAX;
+    x->service_paused_ms = cv_session_paused_ms(x->route.session, consumer_now_ms(c));
 }
 
 /* What has gone into the consumer's output counts as consumed as soon as that is not congested. */
@@ -452,14 +457,39 @@ void exchange_begin(struct cv_consumer *c)
     uint64_t total_ms = x->route.spec->has_timers[2] ? x->route.spec->total_ms
                                                      : c->worker->relay->config->timers_total_ms;
     x->total_due_ms = total_ms ? consumer_now_ms(c) + total_ms : UINT64_MAX;
+    x->total_paused_ms = cv_session_paused_ms(x->route.session, consumer_now_ms(c));
     exchange_set_service_timer(c);
     open_upstream(c);
     consumer_arm(c);
 }
 
+/* Timers stand still while the link has no socket: moves `due_ms` by the time that it was so since
+ * `seen_ms` of it. True: it is not due any more. */
+static bool rest(struct cv_consumer *c, uint64_t now_ms, uint64_t *due_ms, uint64_t *seen_ms)
+{
+    const struct cv_session *session = c->x.route.session;
+    uint64_t paused_ms = cv_session_paused_ms(session, now_ms);
+    if (now_ms < *due_ms || *due_ms == UINT64_MAX)
+        return false;
+    *due_ms += paused_ms - *seen_ms;
+    *seen_ms = paused_ms;
+    if (*due_ms <= now_ms && !cv_session_is_reachable(session))
+        *due_ms = now_ms + REST_MS;
+    return *due_ms > now_ms;
+}
+
+/* A request that waits in the queue is not the link's yet: it waits no longer than it said. */
+static bool is_queued(const struct exchange *x)
+{
+    return !x->upstream || cv_upstream_is_queued(x->upstream);
+}
+
 void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
 {
     struct exchange *x = &c->x;
+    if (!is_queued(x) && (rest(c, now_ms, &x->total_due_ms, &x->total_paused_ms) ||
+                          rest(c, now_ms, &x->service_due_ms, &x->service_paused_ms)))
+        return;
     if (now_ms >= x->total_due_ms) {
         exchange_fail(c, CV_TIMEOUT_TOTAL, CV_HOP_RELAY, NULL);
     } else if (now_ms >= x->service_due_ms) {
@@ -467,7 +497,8 @@ void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
             exchange_set_service_timer(
                 c); /* it is the consumer who is slow: it has a timer of its own */
         } else if (!x->is_head_out && x->upstream && cv_upstream_is_queued(x->upstream)) {
-            exchange_fail(c, CV_CHANNEL_LIMIT, CV_HOP_LINK, NULL);
+            bool is_away = !cv_session_is_reachable(x->route.session);
+            exchange_fail(c, is_away ? CV_AGENT_OFFLINE : CV_CHANNEL_LIMIT, CV_HOP_LINK, NULL);
         } else if (x->is_head_out && cv_port_is_congested(&c->port)) {
             exchange_set_service_timer(
                 c); /* the consumer does not read: client_due_ms sees to that */

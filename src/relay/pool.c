@@ -225,11 +225,12 @@ static void evict_idle(struct cv_pool *pool)
         pipe_free(pool->idle->prev); /* utlist: the head's prev is the tail */
 }
 
-/* CV_AGAIN: it has to wait. */
+/* CV_AGAIN: it has to wait. While the link has no socket nothing is sent, so that a request that
+ * waits can still go another way. */
 static struct cv_status try_open(struct cv_pipe *pipe)
 {
     struct cv_pool *pool = pipe->pool;
-    if (is_held_by_concurrency(pool, pipe->spec))
+    if (cv_link_is_detached(pool->session->link) || is_held_by_concurrency(pool, pipe->spec))
         return cv_status(CV_AGAIN);
     struct cv_status status =
         cv_stream_open(pool->session->link, CV_STREAM_FORWARDED, pipe->spec->name, pipe->port,
@@ -279,7 +280,8 @@ static bool serve_one(struct cv_pool *pool)
 static void on_serve(void *arg)
 {
     struct cv_pool *pool = arg;
-    while (pool->session->link && pool->waiting && serve_one(pool))
+    while (pool->session->link && !cv_link_is_detached(pool->session->link) && pool->waiting &&
+           serve_one(pool))
         ;
 }
 
@@ -370,8 +372,8 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
     *out = NULL;
     if (!session->link)
         return cv_status(CV_LINK_LOST);
-    struct cv_pipe *pipe =
-        is_held_by_concurrency(pool, spec) ? NULL : find_idle(pool, spec->name, max_idle_ms);
+    bool is_held = cv_link_is_detached(session->link) || is_held_by_concurrency(pool, spec);
+    struct cv_pipe *pipe = is_held ? NULL : find_idle(pool, spec->name, max_idle_ms);
     if (pipe) {
         leave_list(pipe);
         cv_tunnel_spec_unref(&pipe->spec);

@@ -9,7 +9,11 @@
 #define HASH_FUNCTION(key, len, hash) HASH_OAT(key, len, hash)
 #include <uthash.h>
 
-enum { REGISTRY_REMEMBER_MS = 24 * 3600 * 1000, REGISTRY_NAMES_PER_USER_MAX = 256 };
+enum {
+    REGISTRY_REMEMBER_MS = 24 * 3600 * 1000,
+    REGISTRY_NAMES_PER_USER_MAX = 256,
+    UNREACHABLE_COST = 1 << 24, /* more than any load */
+};
 
 /* One session that publishes a name. */
 struct publisher {
@@ -34,9 +38,17 @@ struct user {
     UT_hash_handle hh;
 };
 
+/* A link that may be resumed. */
+struct link_entry {
+    uint8_t id[CV_SESSION_LINK_ID_LEN];
+    struct cv_session *session; /* a reference */
+    UT_hash_handle hh;
+};
+
 struct cv_registry {
     pthread_rwlock_t lock;
     struct user *users;
+    struct link_entry *links;
     size_t published; /* names with a publisher */
 };
 
@@ -64,6 +76,13 @@ static void entry_free(struct user *user, struct entry *entry)
     free(entry);
 }
 
+static void link_entry_free(struct cv_registry *registry, struct link_entry *link)
+{
+    HASH_DEL(registry->links, link);
+    cv_session_unref(&link->session);
+    free(link);
+}
+
 static void user_free(struct cv_registry *registry, struct user *user)
 {
     HASH_DEL(registry->users, user);
@@ -82,6 +101,9 @@ void cv_registry_free(struct cv_registry **registry)
         entry_free(user, entry);
         user_free(*registry, user);
     }
+    struct link_entry *link, *next_link;
+    HASH_ITER(hh, (*registry)->links, link, next_link)
+    link_entry_free(*registry, link);
     (void)pthread_rwlock_destroy(&(*registry)->lock);
     free(*registry);
     *registry = NULL;
@@ -108,7 +130,8 @@ static struct entry *find_entry(const struct user *user, struct cv_slice name)
     return entry;
 }
 
-/* The publisher on the caller's own worker wins, since nothing has to move; then the least busy. */
+/* A link that waits for a new socket comes last. Otherwise the publisher on the caller's own worker
+ * wins, since nothing has to move; then the least busy. */
 static const struct publisher *choose(const struct entry *entry, unsigned prefer_worker)
 {
     const struct publisher *best = &entry->publishers[0];
@@ -117,6 +140,7 @@ static const struct publisher *choose(const struct entry *entry, unsigned prefer
         const struct publisher *p = &entry->publishers[i];
         unsigned cost = 2 * cv_session_load(p->session);
         cost += cv_session_worker_index(p->session) != prefer_worker;
+        cost += cv_session_is_reachable(p->session) ? 0 : UNREACHABLE_COST;
         if (cost < best_cost) {
             best = p;
             best_cost = cost;
@@ -297,6 +321,47 @@ void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key
                     remove_publisher(registry, entry, i, now_ms);
         }
     (void)pthread_rwlock_unlock(&registry->lock);
+}
+
+struct cv_status cv_registry_add_link(struct cv_registry *registry, struct cv_session *session)
+{
+    struct link_entry *link = calloc(1, sizeof *link);
+    if (!link)
+        return cv_status(CV_NO_MEMORY);
+    memcpy(link->id, cv_session_link_id(session), sizeof link->id);
+    link->session = cv_session_ref(session);
+    (void)pthread_rwlock_wrlock(&registry->lock);
+    HASH_ADD(hh, registry->links, id, sizeof link->id, link);
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return cv_ok();
+}
+
+static struct link_entry *find_link(const struct cv_registry *registry, const uint8_t *id)
+{
+    struct link_entry *link;
+    HASH_FIND(hh, registry->links, id, CV_SESSION_LINK_ID_LEN, link);
+    return link;
+}
+
+void cv_registry_remove_link(struct cv_registry *registry, const struct cv_session *session)
+{
+    (void)pthread_rwlock_wrlock(&registry->lock);
+    struct link_entry *link = find_link(registry, cv_session_link_id(session));
+    if (link && link->session == session)
+        link_entry_free(registry, link);
+    (void)pthread_rwlock_unlock(&registry->lock);
+}
+
+struct cv_session *cv_registry_find_link(struct cv_registry *registry,
+                                         const struct cv_user_key *user, const uint8_t *link_id)
+{
+    struct cv_session *session = NULL;
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    struct link_entry *link = find_link(registry, link_id);
+    if (link && memcmp(cv_session_user_key(link->session), user, sizeof *user) == 0)
+        session = cv_session_ref(link->session);
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return session;
 }
 
 bool cv_registry_has(struct cv_registry *registry, const struct cv_user_key *key,

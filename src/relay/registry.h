@@ -14,7 +14,7 @@
 struct cv_registry;
 struct cv_session; /* a link's relay side; reference counted, lives on its worker */
 
-enum { CV_USER_KEY_LEN = 32, CV_AGENT_ID_LEN = 16 };
+enum { CV_USER_KEY_LEN = 32, CV_AGENT_ID_LEN = 16, CV_SESSION_LINK_ID_LEN = 16 };
 
 struct cv_user_key {
     uint8_t bytes[CV_USER_KEY_LEN];
@@ -54,6 +54,15 @@ void cv_registry_leave(struct cv_registry *registry, const struct cv_user_key *u
 /* Takes one name (or, with empty name, all) of a session back. */
 void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key *user,
                           struct cv_session *session, struct cv_slice name, uint64_t now_ms);
+
+/* Makes a link findable by its id, and not any more. CV_NO_MEMORY. */
+struct cv_status cv_registry_add_link(struct cv_registry *registry, struct cv_session *session);
+void cv_registry_remove_link(struct cv_registry *registry, const struct cv_session *session);
+
+/* The session of `user` with this link id (16 bytes), with a reference for the caller; NULL when
+ * there is none, or it is another user's. */
+struct cv_session *cv_registry_find_link(struct cv_registry *registry,
+                                         const struct cv_user_key *user, const uint8_t *link_id);
 
 /* Whether `session` publishes `name` at this moment. */
 bool cv_registry_has(struct cv_registry *registry, const struct cv_user_key *user,

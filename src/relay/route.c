@@ -155,7 +155,8 @@ static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_buf *join
     return cv_ok();
 }
 
-static void write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16])
+void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16],
+                     const char *extra)
 {
     struct cv_buf *out = cv_port_out(&c->port);
     char accept[CV_WS_ACCEPT_SIZE], id[33];
@@ -168,6 +169,8 @@ static void write_101(struct cv_consumer *c, struct cv_slice protocol, const uin
     (void)cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), protocol);
     if (cv_slice_is(protocol, "culvert.v1"))
         (void)cv_http_write_field_str(out, "Culvert-Link", id);
+    if (extra)
+        (void)cv_buf_append_str(out, extra);
     (void)cv_http_write_field_str(out, "X-Request-Id", c->x.id);
     (void)cv_http_write_head_end(out);
     cv_port_flush(&c->port);
@@ -191,7 +194,7 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
         return;
     }
     cv_random(link_id, sizeof link_id);
-    write_101(c, protocol, link_id);
+    route_write_101(c, protocol, link_id, NULL);
     struct cv_slice early = cv_http_parser_take_rest(c->parser);
     struct cv_conn *conn = cv_port_take_conn(&c->port);
     struct cv_status status =
@@ -234,7 +237,7 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
         return;
     }
     if (field(c, "Culvert-Resume").len) {
-        problem_simple(c, 410, "text/plain", "this link is not known any more\n", NULL);
+        resume_serve(c);
         return;
     }
     if (atomic_load_explicit(&c->worker->relay->is_draining, memory_order_relaxed)) {
@@ -393,7 +396,7 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
     if (serve_slash(c) || !check_rules(c) || serve_last_hop(c))
         return;
     if (cv_session_worker_index(c->x.route.session) != c->worker->index &&
-        consumer_move(c, cv_session_worker_index(c->x.route.session)))
+        consumer_move(c, cv_session_worker_index(c->x.route.session), false))
         return;
     exchange_begin(c);
 }
@@ -420,7 +423,10 @@ void route_go_on(struct cv_consumer *c)
     struct cv_slice name;
     bool is_path_form;
     if (c->state.state == CONSUMER_MOVING) {
-        exchange_begin(c);
+        if (c->x.is_resume)
+            resume_go_on(c);
+        else
+            exchange_begin(c);
         return;
     }
     /* TRACE would show the consumer what the relay adds for the service (RFC 9110 §9.3.8). */

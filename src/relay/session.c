@@ -11,6 +11,7 @@
 
 #include "config/relay_config.h"
 #include "net/conn.h"
+#include "proto/link/resume.h"
 #include "proto/ssh/ssh.h"
 #include "relay/bridge.h"
 #include "relay/session_private.h"
@@ -20,6 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
+
+static void forget_replaced(struct cv_session *session, struct session_name *name)
+{
+    LL_DELETE(session->replaced, name);
+    free(name);
+}
 
 /* ---- references ---- */
 
@@ -37,6 +44,8 @@ void cv_session_unref(struct cv_session **session)
         return;
     for (size_t i = 0; i < s->tunnel_count; i++)
         cv_tunnel_spec_unref(&s->tunnels[i].spec);
+    while (s->replaced)
+        forget_replaced(s, s->replaced);
     cv_identity_unref(&s->identity);
     free(s);
 }
@@ -49,6 +58,28 @@ unsigned cv_session_worker_index(const struct cv_session *session)
 const uint8_t *cv_session_agent_id(const struct cv_session *session)
 {
     return session->agent_id;
+}
+
+const uint8_t *cv_session_link_id(const struct cv_session *session)
+{
+    return session->link_id;
+}
+
+const struct cv_user_key *cv_session_user_key(const struct cv_session *session)
+{
+    return &session->user_key;
+}
+
+bool cv_session_is_reachable(const struct cv_session *session)
+{
+    return atomic_load_explicit(&session->detached_since_ms, memory_order_relaxed) == 0;
+}
+
+uint64_t cv_session_paused_ms(const struct cv_session *session, uint64_t now_ms)
+{
+    uint64_t since = atomic_load_explicit(&session->detached_since_ms, memory_order_acquire);
+    uint64_t total = atomic_load_explicit(&session->detached_total_ms, memory_order_relaxed);
+    return total + (since && now_ms > since ? now_ms - since : 0);
 }
 
 unsigned cv_session_load(const struct cv_session *session)
@@ -66,7 +97,7 @@ void cv_session_close(struct cv_session *session, struct cv_status why, const ch
 
 static const struct cv_user_key *user_key(const struct cv_session *session)
 {
-    return (const struct cv_user_key *)session->identity->user_key;
+    return &session->user_key;
 }
 
 static void notice(struct cv_session *session, const char *code, const char *tunnel,
@@ -83,6 +114,7 @@ static void notice(struct cv_session *session, const char *code, const char *tun
 void cv_session_announce_shutdown(struct cv_session *session, uint64_t after_ms)
 {
     struct cv_link_control control = {.type = CV_LINK_NOTICE, .after_ms = after_ms};
+    session->shutdown_due_ms = cv_worker_now_ms(session->worker->worker) + after_ms;
     (void)cv_slice_to_str(cv_slice_str("shutdown"), control.code, sizeof control.code);
     (void)cv_slice_to_str(cv_slice_str(cv_status_text(CV_SHUTTING_DOWN)), control.message,
                           sizeof control.message);
@@ -146,6 +178,18 @@ static void log_tunnel(struct cv_session *session, const char *event, const char
                    CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
 }
 
+static void remember_replaced(struct cv_session *session, const char *name)
+{
+    struct session_name *entry;
+    size_t count;
+    LL_COUNT(session->replaced, entry, count);
+    entry = count < SESSION_TUNNELS_MAX ? calloc(1, sizeof *entry) : NULL;
+    if (!entry)
+        return;
+    (void)cv_slice_to_str(cv_slice_str(name), entry->name, sizeof entry->name);
+    LL_PREPEND(session->replaced, entry);
+}
+
 /* Tells a session on whatever worker that it has lost a name. */
 struct displaced_mail {
     struct cv_mail mail;
@@ -165,6 +209,7 @@ static void on_displaced(void *arg)
         log_tunnel(session, "tunnel_replaced", "another agent has taken over the tunnel",
                    mail->name, tunnel->port);
         notice(session, "replaced", mail->name, cv_status_text(CV_REPLACED));
+        remember_replaced(session, mail->name);
         remove_tunnel(session, tunnel);
         cv_pool_end_tunnel(&session->pool, mail->name, cv_status(CV_REPLACED));
     }
@@ -210,6 +255,12 @@ static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
     if (!cv_is_ok(status))
         return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
     tunnel->is_published = true;
+    struct session_name *entry, *next;
+    LL_FOREACH_SAFE(session->replaced, entry, next)
+    {
+        if (strcmp(entry->name, tunnel->spec->name) == 0)
+            forget_replaced(session, entry);
+    }
     log_tunnel(session, "tunnel_published", "tunnel published", tunnel->spec->name, tunnel->port);
     return true;
 }
@@ -338,6 +389,92 @@ static void on_link_control(void *arg, const struct cv_link_control *control)
                    CV_F_STR("userId", session->user_id));
 }
 
+/* ---- without a socket for a while ---- */
+
+static void on_expiry(void *arg)
+{
+    struct cv_session *session = arg;
+    cv_session_close(session, cv_status(CV_AUTH_EXPIRED), "the token has expired");
+}
+
+static void arm_expiry(struct cv_session *session)
+{
+    int64_t left_s =
+        session->identity->valid_until_s - (int64_t)cv_worker_wall_seconds(session->worker->worker);
+    uint64_t left_ms = left_s > 0 ? (uint64_t)left_s * 1000 : 1;
+    (void)cv_worker_timer_start(session->worker->worker, &session->expiry, left_ms);
+}
+
+static void on_link_detached(void *arg, struct cv_status why, const struct cv_error *error)
+{
+    struct cv_session *session = arg;
+    struct cv_relay *relay = session->worker->relay;
+    atomic_store_explicit(&session->detached_since_ms, cv_worker_now_ms(session->worker->worker),
+                          memory_order_release);
+    cv_log(relay->log, CV_LOG_INFO, "session", "link_detached",
+           "the link's connection is lost, waiting for the agent to come back",
+           CV_F_STR("userId", session->user_id), CV_F_STR("reason", cv_status_name(why.id)),
+           CV_F_STR("detail", error->detail), CV_F_UINT("streams", cv_link_streams(session->link)),
+           CV_F_UINT("windowMs", relay->config->link_resume_window_ms));
+}
+
+struct cv_status cv_session_accept_claim(struct cv_session *session,
+                                         const struct cv_link_claim *claim, uint64_t *received,
+                                         uint8_t proof[32])
+{
+    if (!session->link)
+        return cv_status(CV_RESUME_UNKNOWN);
+    return cv_link_accept_claim(session->link, claim, received, proof);
+}
+
+/* A token with fewer rights than the one before takes back what it does not cover. */
+static void take_identity(struct cv_session *session, struct cv_identity *identity)
+{
+    cv_identity_unref(&session->identity);
+    session->identity = cv_identity_ref(identity);
+    for (size_t i = session->tunnel_count; i-- > 0;) {
+        struct cv_slice name = cv_slice_str(session->tunnels[i].spec->name);
+        if (session->tunnels[i].is_published && !cv_identity_may_use_tunnel(identity, name)) {
+            notice(session, "refused", session->tunnels[i].spec->name,
+                   "the token is not valid for this tunnel");
+            (void)withdraw(session, name);
+        }
+    }
+    arm_expiry(session);
+}
+
+/* Control messages are outside the replay: those that still matter are said again. */
+static void say_again(struct cv_session *session)
+{
+    struct session_name *entry;
+    uint64_t now_ms = cv_worker_now_ms(session->worker->worker);
+    LL_FOREACH(session->replaced, entry)
+    notice(session, "replaced", entry->name, cv_status_text(CV_REPLACED));
+    if (session->shutdown_due_ms)
+        cv_session_announce_shutdown(
+            session, session->shutdown_due_ms > now_ms ? session->shutdown_due_ms - now_ms : 0);
+}
+
+struct cv_status cv_session_resume(struct cv_session *session, const struct cv_link_claim *claim,
+                                   struct cv_conn *conn, struct cv_identity *identity,
+                                   struct cv_slice early)
+{
+    uint64_t now_ms = cv_worker_now_ms(session->worker->worker);
+    CV_RETURN_IF_ERROR(cv_link_attach(session->link, conn, claim->received, early));
+    uint64_t since = atomic_load_explicit(&session->detached_since_ms, memory_order_relaxed);
+    uint64_t paused_ms = since ? now_ms - since : 0;
+    (void)atomic_fetch_add_explicit(&session->detached_total_ms, paused_ms, memory_order_relaxed);
+    atomic_store_explicit(&session->detached_since_ms, 0, memory_order_release);
+    cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "link_resumed",
+           "the agent is back on its link", CV_F_STR("userId", session->user_id),
+           CV_F_UINT("detachedMs", paused_ms), CV_F_UINT("streams", cv_link_streams(session->link)),
+           CV_F_UINT("counter", claim->counter));
+    take_identity(session, identity);
+    say_again(session);
+    cv_pool_on_capacity(&session->pool);
+    return cv_ok();
+}
+
 static void on_link_capacity(void *arg)
 {
     struct cv_session *session = arg;
@@ -358,6 +495,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
            CV_F_UINT("durationMs", now_ms - session->since_ms));
     session->link = NULL;
     cv_worker_timer_stop(worker->worker, &session->expiry);
+    cv_registry_remove_link(relay->registry, session);
     session_withdraw_all(session);
     cv_pool_end(&session->pool);
     DL_DELETE(worker->sessions, session);
@@ -372,29 +510,17 @@ static const struct cv_link_ops link_ops = {
     .on_stream = on_link_stream,
     .on_control = on_link_control,
     .on_capacity = on_link_capacity,
+    .on_detached = on_link_detached,
     .on_closed = on_link_closed,
 };
 
 /* ---- life ---- */
 
-static void on_expiry(void *arg)
-{
-    struct cv_session *session = arg;
-    cv_session_close(session, cv_status(CV_AUTH_EXPIRED), "the token has expired");
-}
-
-static void arm_expiry(struct cv_session *session)
-{
-    int64_t left_s =
-        session->identity->valid_until_s - (int64_t)cv_worker_wall_seconds(session->worker->worker);
-    uint64_t left_ms = left_s > 0 ? (uint64_t)left_s * 1000 : 1;
-    (void)cv_worker_timer_start(session->worker->worker, &session->expiry, left_ms);
-}
-
-static struct cv_link_options link_options(const struct cv_relay *relay, bool is_culvert)
+static struct cv_link_options link_options(const struct cv_relay *relay, bool is_culvert,
+                                           const uint8_t link_id[16])
 {
     const struct cv_relay_config *c = relay->config;
-    return (struct cv_link_options){
+    struct cv_link_options options = {
         .role = CV_LINK_RELAY,
         .is_culvert = is_culvert,
         .host_key = relay->host_key,
@@ -411,7 +537,10 @@ static struct cv_link_options link_options(const struct cv_relay *relay, bool is
         .pong_timeout_ms = (uint32_t)c->ws_pong_timeout_ms,
         .replay_bytes = (size_t)c->link_replay_bytes,
         .max_frame_bytes = c->ws_max_frame_bytes,
+        .resume_ms = c->link_resume_window_ms,
     };
+    memcpy(options.id, link_id, sizeof options.id);
+    return options;
 }
 
 struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_conn *conn,
@@ -428,15 +557,19 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     session->identity = cv_identity_ref(identity);
     session->since_ms = cv_worker_now_ms(worker->worker);
     memcpy(session->link_id, link_id, sizeof session->link_id);
+    memcpy(&session->user_key, identity->user_key, sizeof session->user_key);
     /* Without an agent id a link is an agent of its own. */
     memcpy(session->agent_id, agent_id ? agent_id : link_id, sizeof session->agent_id);
     (void)snprintf(session->user_id, sizeof session->user_id, "%.63s", identity->subject);
     cv_pool_init(&session->pool, session);
     cv_timer_init(&session->expiry, on_expiry, session);
-    struct cv_link_options options = link_options(worker->relay, is_culvert);
-    struct cv_status status = cv_link_new(worker->worker, conn, &options, early, &link_ops, session,
-                                          worker->relay->log, &session->link);
+    struct cv_link_options options = link_options(worker->relay, is_culvert, link_id);
+    struct cv_status status = cv_registry_add_link(worker->relay->registry, session);
+    if (cv_is_ok(status))
+        status = cv_link_new(worker->worker, conn, &options, early, &link_ops, session,
+                             worker->relay->log, &session->link);
     if (!cv_is_ok(status)) {
+        cv_registry_remove_link(worker->relay->registry, session);
         cv_session_unref(&session);
         return status;
     }

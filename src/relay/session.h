@@ -13,6 +13,7 @@
 
 struct cv_conn;
 struct cv_identity;
+struct cv_link_claim;
 struct cv_relay_worker;
 
 /* Takes over an upgraded connection (the 101 is in its output) as a link of `identity`. `early` are
@@ -30,6 +31,24 @@ void cv_session_unref(struct cv_session **session);
 unsigned cv_session_worker_index(const struct cv_session *session);
 const uint8_t *cv_session_agent_id(const struct cv_session *session); /* 16 bytes */
 unsigned cv_session_load(const struct cv_session *session); /* requests in flight, roughly */
+
+const uint8_t *cv_session_link_id(const struct cv_session *session); /* 16 bytes */
+const struct cv_user_key *cv_session_user_key(const struct cv_session *session);
+/* False while the link has no socket, waiting to be resumed. */
+bool cv_session_is_reachable(const struct cv_session *session);
+/* How long it has been so, in sum, up to `now_ms`: timers of requests rest for that time. */
+uint64_t cv_session_paused_ms(const struct cv_session *session, uint64_t now_ms);
+
+/* Own worker only. A link that was lost is taken up again: first the claim is checked, which leaves
+ * the link as it was unless it holds (CV_RESUME_UNKNOWN, CV_RESUME_CONFLICT, CV_RESUME_PROOF),
+ * then, with *received and `proof` written into the 101, the connection is handed over together
+ * with the identity of its token. On failure of the latter `conn` stays with the caller. */
+struct cv_status cv_session_accept_claim(struct cv_session *session,
+                                         const struct cv_link_claim *claim, uint64_t *received,
+                                         uint8_t proof[32]);
+struct cv_status cv_session_resume(struct cv_session *session, const struct cv_link_claim *claim,
+                                   struct cv_conn *conn, struct cv_identity *identity,
+                                   struct cv_slice early);
 
 /* Own worker only. */
 void cv_session_close(struct cv_session *session, struct cv_status why, const char *message);

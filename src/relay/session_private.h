@@ -23,9 +23,18 @@ struct session_tunnel {
     bool is_described; /* by tunnel@culvert; otherwise spec has the defaults */
 };
 
+/* A name that another agent has taken over; said again after a resume, which may have lost it. */
+struct session_name {
+    char name[CV_TUNNEL_NAME_MAX + 1];
+    struct session_name *next;
+};
+
 struct cv_session {
     atomic_uint refs;
-    atomic_uint load; /* pipes in use or waiting */
+    atomic_uint load;                        /* pipes in use or waiting */
+    atomic_uint_least64_t detached_since_ms; /* 0: it has a socket */
+    atomic_uint_least64_t detached_total_ms; /* before that */
+    struct cv_user_key user_key;
     unsigned worker_index;
     uint8_t agent_id[CV_AGENT_ID_LEN];
     uint8_t link_id[16];
@@ -37,6 +46,8 @@ struct cv_session {
     struct session_tunnel tunnels[SESSION_TUNNELS_MAX];
     size_t tunnel_count;
     unsigned told; /* lines of tunnels that came and went, up to SESSION_TOLD_MAX */
+    struct session_name *replaced; /* utlist LL, at most SESSION_TUNNELS_MAX */
+    uint64_t shutdown_due_ms;      /* the relay stops then; 0: it does not */
     struct cv_pool pool;
     bool is_withdrawn; /* for good */
     uint64_t since_ms;

@@ -4,9 +4,10 @@
  *
  * Happy path: cv_link_new → on_conn_data → take_frame → link_feed_ssh (stream.c) … on_up …
  *   streams write → link_touch → on_service: frame_output, acknowledge → the connection writes
- * once. Ways it fails: the socket closes or resets (on_conn_closed); silence behind a ping
- * (on_timer); the peer breaks WebSocket, SSH or control rules (link_fail); SSH disconnect; the
- * owner closes. All end in finish(), once, at the end of a turn: streams first, then on_closed.
+ * once. Ways it fails: the socket closes or resets (on_conn_closed), silence (link_life.c): the
+ * link waits for another socket (link_resume.c); no other socket came in time; the peer breaks
+ * WebSocket, SSH or control rules (link_fail); SSH disconnect; the owner closes. The latter end in
+ * finish(), once, at the end of a turn: streams first, then on_closed.
  */
 #include "transport/link_private.h"
 
@@ -16,10 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const state_names[LINK_STATE_COUNT] = {"handshake", "up", "closing", "closed"};
+static const char *const state_names[LINK_STATE_COUNT] = {"handshake", "up", "detached", "closing",
+                                                          "closed"};
 static const uint32_t state_follows[LINK_STATE_COUNT] = {
     [LINK_HANDSHAKE] = 1U << LINK_UP | 1U << LINK_CLOSING,
-    [LINK_UP] = 1U << LINK_CLOSING,
+    [LINK_UP] = 1U << LINK_DETACHED | 1U << LINK_CLOSING,
+    [LINK_DETACHED] = 1U << LINK_UP | 1U << LINK_CLOSING,
     [LINK_CLOSING] = 1U << LINK_CLOSED,
 };
 static const struct cv_fsm_def link_states = {"link", state_names, state_follows, LINK_STATE_COUNT};
@@ -62,12 +65,16 @@ static void frame_output(struct cv_link *link, bool is_last)
         cv_link_seq_framed(&link->seq, rest.len, now_ms);
         is_written = true;
     }
-    if (is_written)
-        cv_conn_flush(link->conn);
+    if (!is_written)
+        return;
+    cv_conn_flush(link->conn);
+    link_on_sent(link);
 }
 
-static void send_text(struct cv_link *link, struct cv_slice text)
+void link_send_text(struct cv_link *link, struct cv_slice text)
 {
+    if (!link->conn)
+        return;
     struct cv_status status =
         cv_ws_send(link->ws, cv_conn_out(link->conn), CV_WS_TEXT, CV_WS_FIN, text);
     if (cv_is_ok(status))
@@ -84,99 +91,22 @@ static void acknowledge(struct cv_link *link)
     cv_buf_init(&text, 128);
     if (cv_is_ok(cv_link_ack_encode(link->seq.received, &text))) {
         (void)cv_link_seq_take_ack(&link->seq);
-        send_text(link, cv_buf_slice(&text));
+        link_send_text(link, cv_buf_slice(&text));
     }
     cv_buf_done(&text);
 }
 
 struct cv_status cv_link_control_send(struct cv_link *link, const struct cv_link_control *control)
 {
-    if (!link->options.is_culvert || link_is_ending(link))
+    if (!link->options.is_culvert || link_is_ending(link) || !link->conn)
         return cv_ok();
     struct cv_buf text;
     cv_buf_init(&text, CV_LINK_CONTROL_MAX);
     struct cv_status status = cv_link_control_encode(control, &text);
     if (cv_is_ok(status))
-        send_text(link, cv_buf_slice(&text));
+        link_send_text(link, cv_buf_slice(&text));
     cv_buf_wipe(&text);
     return status;
-}
-
-/* ---- time ---- */
-
-static bool has_unsent(const struct cv_link *link)
-{
-    return cv_buf_len(cv_conn_out(link->conn)) || cv_link_seq_unframed(&link->seq).len;
-}
-
-/* How long bytes may wait for a peer that takes none, whatever it says meanwhile. */
-static uint64_t stall_ms(const struct cv_link *link)
-{
-    return (uint64_t)link->options.ping_interval_ms + link->options.pong_timeout_ms;
-}
-
-static uint64_t next_deadline(const struct cv_link *link)
-{
-    uint64_t due = cv_ssh_deadline(link->ssh);
-    uint64_t ping = link->ping_sent_ms ? link->ping_sent_ms + link->options.pong_timeout_ms
-                                       : link->last_rx_ms + link->options.ping_interval_ms;
-    if (ping < due)
-        due = ping;
-    if (has_unsent(link) && link->taken_ms + stall_ms(link) < due)
-        due = link->taken_ms + stall_ms(link);
-    return link->seq.ack_due_ms < due ? link->seq.ack_due_ms : due;
-}
-
-/* The timer is moved only to an earlier time; when it fires early it is simply started again. */
-static void arm_timer(struct cv_link *link)
-{
-    uint64_t due = next_deadline(link), now_ms = cv_worker_now_ms(link->worker);
-    if (cv_timer_is_running(&link->timer) && link->timer.due_ms <= due)
-        return;
-    if (!cv_is_ok(
-            cv_worker_timer_start(link->worker, &link->timer, due > now_ms ? due - now_ms : 0)))
-        link_fail(link, cv_status(CV_NO_MEMORY), "no memory for a timer");
-}
-
-/* A peer that sends but never reads would hold what waits for it for ever. */
-static void check_reading(struct cv_link *link, uint64_t now_ms)
-{
-    uint64_t taken = cv_conn_progress(link->conn);
-    if (taken != link->taken || !has_unsent(link)) {
-        link->taken = taken;
-        link->taken_ms = now_ms;
-    } else if (now_ms - link->taken_ms >= stall_ms(link)) {
-        link_fail(link, cv_status(CV_WS_POLICY), "the peer does not read");
-    }
-}
-
-static void check_life(struct cv_link *link, uint64_t now_ms)
-{
-    if (link->ping_sent_ms) {
-        if (now_ms - link->ping_sent_ms >= link->options.pong_timeout_ms)
-            link_fail(link, cv_status(CV_CONN_TIMEOUT), "no sign of life from the peer");
-        return;
-    }
-    if (now_ms - link->last_rx_ms < link->options.ping_interval_ms)
-        return;
-    if (cv_is_ok(cv_ws_send_ping(link->ws, cv_conn_out(link->conn), cv_slice(NULL, 0)))) {
-        link->ping_sent_ms = now_ms;
-        cv_conn_flush(link->conn);
-    }
-}
-
-static void on_timer(void *arg)
-{
-    struct cv_link *link = arg;
-    uint64_t now_ms = cv_worker_now_ms(link->worker);
-    if (link_is_ending(link))
-        return;
-    link_set_room(link);
-    if (now_ms >= cv_ssh_deadline(link->ssh))
-        cv_ssh_tick(link->ssh, now_ms); /* the outcome comes from the next pump */
-    check_reading(link, now_ms);
-    check_life(link, now_ms);
-    link_touch(link);
 }
 
 /* ---- end of a turn ---- */
@@ -219,6 +149,7 @@ static void link_free(struct cv_link *link)
     cv_link_seq_done(&link->seq);
     cv_buf_done(&link->held);
     cv_buf_wipe(&link->text);
+    cv_wipe(link->secret, sizeof link->secret);
     free(link);
 }
 
@@ -239,13 +170,16 @@ static void on_service(void *arg)
         link_set_room(link);
         link_pump_ssh(link);
     }
-    if (!link_is_ending(link)) {
+    if (!link_is_ending(link) && link->conn) {
         acknowledge(link);
         frame_output(link, false);
-        if (!has_unsent(link))
+        if (!link_has_unsent(link))
             link->taken_ms = cv_worker_now_ms(link->worker);
-        arm_timer(link);
     }
+    if (!link_is_ending(link) && link->is_loss_untold)
+        link_tell_loss(link);
+    if (!link_is_ending(link))
+        link_arm_timer(link);
     if (link_is_ending(link))
         finish(link);
 }
@@ -255,7 +189,7 @@ void link_touch(struct cv_link *link)
     cv_worker_defer(link->worker, &link->service);
 }
 
-static void begin_end(struct cv_link *link, struct cv_status why, const char *detail)
+void link_end(struct cv_link *link, struct cv_status why, const char *detail)
 {
     if (link_is_ending(link))
         return;
@@ -269,7 +203,7 @@ static void begin_end(struct cv_link *link, struct cv_status why, const char *de
 
 void link_fail(struct cv_link *link, struct cv_status why, const char *detail)
 {
-    begin_end(link, why, detail);
+    link_end(link, why, detail);
 }
 
 void cv_link_close(struct cv_link *link, struct cv_status why, const char *message)
@@ -281,7 +215,7 @@ void cv_link_close(struct cv_link *link, struct cv_status why, const char *messa
                               sizeof bye.message);
         (void)cv_link_control_send(link, &bye);
     }
-    begin_end(link, why, message);
+    link_end(link, why, message);
 }
 
 /* ---- input ---- */
@@ -324,6 +258,7 @@ static void take_frame(struct cv_link *link, const struct cv_ws_event *event)
         if (event->opcode == CV_WS_TEXT) {
             take_text(link, event);
         } else if (event->data.len) {
+            link->is_active = true;
             cv_link_seq_received(&link->seq, event->data.len, cv_worker_now_ms(link->worker));
             /* The engine hands out what was fed to it, which is ours to change. */
             link_feed_ssh(link, (uint8_t *)(uintptr_t)event->data.data, event->data.len);
@@ -334,10 +269,14 @@ static void take_frame(struct cv_link *link, const struct cv_ws_event *event)
         cv_conn_flush(link->conn);
         break;
     case CV_WS_EVENT_PONG:
+        link_on_pong(link);
         break;
     case CV_WS_EVENT_CLOSE:
         (void)cv_fail(&link->error, CV_LINK_LOST, "the peer closed with code %u", event->code);
-        begin_end(link, cv_status(event->code == 1000 ? CV_OK : CV_LINK_LOST), NULL);
+        if (link_is_socket_close(event->code))
+            link_lose(link, cv_status(CV_LINK_LOST), NULL);
+        else
+            link_end(link, cv_status(event->code == 1000 ? CV_OK : CV_LINK_LOST), NULL);
         break;
     }
 }
@@ -346,13 +285,12 @@ static void on_conn_data(void *arg, uint8_t *data, size_t len)
 {
     struct cv_link *link = arg;
     link->last_rx_ms = cv_worker_now_ms(link->worker);
-    link->ping_sent_ms = 0;
     if (link_is_ending(link))
         return;
     cv_ws_feed(link->ws, data, len);
     struct cv_ws_event event;
     struct cv_status status = cv_ok();
-    while (!link_is_ending(link)) {
+    while (!link_is_ending(link) && link->conn) {
         status = cv_ws_next(link->ws, &event);
         if (!cv_is_ok(status))
             break;
@@ -360,13 +298,15 @@ static void on_conn_data(void *arg, uint8_t *data, size_t len)
     }
     if (!cv_is_ok(status) && status.id != CV_AGAIN)
         link_fail(link, status, cv_ws_failure_text(link->ws));
+    link_on_life(link);
     link_touch(link);
 }
 
 static void on_conn_eof(void *arg)
 {
     struct cv_link *link = arg;
-    link_fail(link, cv_status(CV_LINK_LOST), "the peer closed the connection");
+    if (!link_is_ending(link))
+        link_lose(link, cv_status(CV_LINK_LOST), "the peer closed the connection");
 }
 
 static void on_conn_writable(void *arg)
@@ -384,10 +324,9 @@ static void on_conn_closed(void *arg, struct cv_status why, const struct cv_erro
     link->conn = NULL;
     if (link_is_ending(link))
         return;
-    link->why = cv_is_ok(why) ? cv_status(CV_LINK_LOST) : why;
     if (error)
         link->error = *error;
-    begin_end(link, link->why, "the connection was lost");
+    link_lose(link, cv_is_ok(why) ? cv_status(CV_LINK_LOST) : why, "the connection was lost");
 }
 
 static const struct cv_conn_ops conn_ops = {
@@ -399,16 +338,20 @@ static const struct cv_conn_ops conn_ops = {
 
 /* ---- life ---- */
 
-static struct cv_status make_engines(struct cv_link *link)
+struct cv_status link_make_ws(const struct cv_link_options *o, struct cv_ws **out)
 {
-    const struct cv_link_options *o = &link->options;
     struct cv_ws_options ws;
     cv_ws_options_init(&ws, o->role == CV_LINK_RELAY ? CV_WS_SERVER : CV_WS_CLIENT);
     ws.max_frame_bytes = o->max_frame_bytes;
     ws.accepts_text = o->is_culvert;
-    link->ws = cv_ws_new(&ws);
-    if (!link->ws)
-        return cv_status(CV_NO_MEMORY);
+    *out = cv_ws_new(&ws);
+    return cv_status(*out ? CV_OK : CV_NO_MEMORY);
+}
+
+static struct cv_status make_engines(struct cv_link *link)
+{
+    const struct cv_link_options *o = &link->options;
+    CV_RETURN_IF_ERROR(link_make_ws(o, &link->ws));
     struct cv_ssh_options ssh = {
         .transport = {.role = o->role == CV_LINK_RELAY ? CV_SSH_SERVER : CV_SSH_CLIENT,
                       .host_key = o->host_key,
@@ -425,6 +368,31 @@ static struct cv_status make_engines(struct cv_link *link)
     return cv_ssh_new(&ssh, &link->seq.replay, cv_worker_now_ms(link->worker), &link->ssh);
 }
 
+void link_adopt(struct cv_link *link, struct cv_conn *conn, struct cv_slice early)
+{
+    uint64_t now_ms = cv_worker_now_ms(link->worker);
+    cv_conn_set_marks(conn, LINK_OUT_LOW, LINK_OUT_HIGH, LINK_OUT_CAP);
+    cv_conn_set_notsent_lowat(conn, 128 * 1024);
+    cv_conn_set_user_timeout(conn, link->options.ping_interval_ms + link->options.pong_timeout_ms);
+    cv_conn_set_ops(conn, &conn_ops, link);
+    link->conn = conn;
+    link->last_rx_ms = now_ms;
+    link->taken = 0;
+    link->taken_ms = now_ms;
+    link->ping_sent_ms = 0;
+    link_touch(link);
+    if (!early.len)
+        return;
+    uint8_t *copy = malloc(early.len);
+    if (copy) {
+        memcpy(copy, early.data, early.len);
+        on_conn_data(link, copy, early.len);
+        free(copy);
+    } else {
+        link_fail(link, cv_status(CV_NO_MEMORY), "no memory for early bytes");
+    }
+}
+
 struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
                              const struct cv_link_options *options, struct cv_slice early,
                              const struct cv_link_ops *ops, void *arg, struct cv_log *log,
@@ -439,8 +407,6 @@ struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
                              .ops = ops,
                              .arg = arg,
                              .log = log,
-                             .last_rx_ms = cv_worker_now_ms(worker),
-                             .taken_ms = cv_worker_now_ms(worker),
                              .state = {.def = &link_states, .on_change = on_state}};
     link->state.arg = link;
     cv_link_seq_init(&link->seq, options->is_culvert, options->replay_bytes);
@@ -448,29 +414,15 @@ struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
     cv_buf_init(&link->held,
                 (size_t)options->max_channels * options->window_bytes + CV_SSH_FEED_MAX);
     cv_buf_init(&link->text, CV_LINK_CONTROL_MAX);
-    cv_timer_init(&link->timer, on_timer, link);
+    cv_timer_init(&link->timer, link_on_timer, link);
     cv_defer_init(&link->service, on_service, link);
     struct cv_status status = make_engines(link);
     if (!cv_is_ok(status)) {
         link_free(link);
         return status;
     }
-    cv_conn_set_marks(conn, LINK_OUT_LOW, LINK_OUT_HIGH, LINK_OUT_CAP);
-    cv_conn_set_notsent_lowat(conn, 128 * 1024);
-    cv_conn_set_ops(conn, &conn_ops, link);
-    link->conn = conn;
     *out = link;
-    if (early.len) {
-        uint8_t *copy = malloc(early.len);
-        if (copy) {
-            memcpy(copy, early.data, early.len);
-            on_conn_data(link, copy, early.len);
-            free(copy);
-        } else {
-            link_fail(link, cv_status(CV_NO_MEMORY), "no memory for early bytes");
-        }
-    }
-    link_touch(link);
+    link_adopt(link, conn, early);
     return cv_ok();
 }
 
@@ -488,7 +440,7 @@ size_t cv_link_max_streams(const struct cv_link *link)
 
 uint32_t cv_link_rtt_ms(const struct cv_link *link)
 {
-    return link->seq.rtt_ms;
+    return link->ping_rtt_ms ? link->ping_rtt_ms : link->seq.rtt_ms;
 }
 
 uint64_t cv_link_bytes_in(const struct cv_link *link)

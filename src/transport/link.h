@@ -11,6 +11,10 @@
  * comes when there is room again, streams taking turns. What arrives must be taken whole in on_data
  * and reported with cv_stream_consumed once it has left, which opens the SSH window again; a window
  * (1 MiB) is what a stream can hold at most.
+ *
+ * A link of culvert.v1 whose socket is lost waits `resume_ms` for another one: streams stay and may
+ * be written as far as the replay buffer goes. The agent dials, makes a claim (cv_link_claim), and
+ * puts the new socket in (cv_link_attach); the relay checks the claim (cv_link_accept_claim) first.
  */
 #ifndef CV_TRANSPORT_LINK_H
 #define CV_TRANSPORT_LINK_H
@@ -21,6 +25,7 @@
 
 struct cv_conn;
 struct cv_link;
+struct cv_link_claim;
 struct cv_log;
 struct cv_ssh_host_key;
 struct cv_stream;
@@ -48,6 +53,8 @@ struct cv_link_options {
     uint32_t pong_timeout_ms;  /* dead after so much silence behind the ping */
     size_t replay_bytes;
     uint64_t max_frame_bytes;
+    uint64_t resume_ms; /* how long a link waits for a new socket; 0: not at all */
+    uint8_t id[16];     /* the link's name, in claims */
 };
 
 struct cv_link_ops {
@@ -69,6 +76,8 @@ struct cv_link_ops {
                       struct cv_slice host, uint32_t port);
     /* A control message other than ack. */
     void (*on_control)(void *arg, const struct cv_link_control *control);
+    /* The socket is lost; the link waits for another one. NULL: such a link ends instead. */
+    void (*on_detached)(void *arg, struct cv_status why, const struct cv_error *error);
     /* The link is gone; all its streams have had on_closed. Exactly once, the last callback; the
      * struct dies after it. `error` may be NULL. */
     void (*on_closed)(void *arg, struct cv_status why, const struct cv_error *error);
@@ -85,6 +94,37 @@ struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
 /* Ends the link: SSH disconnect, WebSocket close with the codes of `why`, then the socket, 5 s at
  * the latest; on_closed follows. Idempotent. */
 void cv_link_close(struct cv_link *link, struct cv_status why, const char *message);
+
+/* ---- a new socket for the same link ---- */
+
+bool cv_link_is_detached(const struct cv_link *link);
+
+/* Asks for a sign of life at once: the clock has jumped, the network has changed. */
+void cv_link_probe(struct cv_link *link);
+
+/* Gives up the socket, of which no good is expected any more, without waiting for its end. False:
+ * the link is not up, or has no socket that could be given up. on_detached is not called. */
+bool cv_link_detach(struct cv_link *link);
+
+/* Agent: a claim to this link, for the next try; each has a higher counter. CV_INVALID unless
+ * detached. */
+struct cv_status cv_link_claim(struct cv_link *link, struct cv_link_claim *claim);
+
+/* Agent: whether an answer comes from the relay that has this link, and has `received` bytes. */
+bool cv_link_is_answer_to(const struct cv_link *link, const struct cv_link_claim *claim,
+                          uint64_t received, struct cv_slice proof);
+
+/* Relay: whether the claim holds, see cv_link_claim_check; the link is as before when it does not.
+ * When it does, the claim is used up, the old socket is displaced (4001) if there is one, and
+ * *received and `proof` are the answer. cv_link_attach has to follow. */
+struct cv_status cv_link_accept_claim(struct cv_link *link, const struct cv_link_claim *claim,
+                                      uint64_t *received, uint8_t proof[32]);
+
+/* Puts in a socket whose upgrade is done, as cv_link_new does; the peer has `peer_received` bytes,
+ * what is behind them is sent again. CV_INVALID: not detached, or an offset that cannot be;
+ * CV_NO_MEMORY. The connection stays with the caller then and the link detached. */
+struct cv_status cv_link_attach(struct cv_link *link, struct cv_conn *conn, uint64_t peer_received,
+                                struct cv_slice early);
 
 /* Sends a global request with `payload` as one SSH string; its answer comes as on_reply with
  * `cookie`. CV_NO_RESOURCES when too many are unanswered, CV_INVALID before on_up. */

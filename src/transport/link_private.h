@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What link.c (carrier: socket, frames, byte count, time) and stream.c (SSH events, streams) share.
+ * What link.c (carrier: socket, frames, byte count), link_life.c (time: signs of life, deadlines),
+ * link_resume.c (losing a socket and getting another) and stream.c (SSH events, streams) share.
  * Nobody else includes this.
  */
 #ifndef CV_TRANSPORT_LINK_PRIVATE_H
@@ -9,6 +10,7 @@
 #include "base/fsm.h"
 #include "net/conn.h"
 #include "net/worker.h"
+#include "proto/link/resume.h"
 #include "proto/link/seq.h"
 #include "proto/ssh/ssh.h"
 #include "proto/ws/ws.h"
@@ -28,7 +30,15 @@ enum {
     LINK_SSH_RESERVE = 16384 + 4096,
 };
 
-enum link_state { LINK_HANDSHAKE, LINK_UP, LINK_CLOSING, LINK_CLOSED, LINK_STATE_COUNT };
+/* detached: no socket, the session waits for another one. */
+enum link_state {
+    LINK_HANDSHAKE,
+    LINK_UP,
+    LINK_DETACHED,
+    LINK_CLOSING,
+    LINK_CLOSED,
+    LINK_STATE_COUNT
+};
 
 struct cv_stream {
     struct cv_link *link;
@@ -40,8 +50,8 @@ struct cv_stream {
 
 struct cv_link {
     struct cv_worker *worker;
-    struct cv_conn *conn; /* NULL once it was let go */
-    struct cv_ws *ws;
+    struct cv_conn *conn; /* NULL while detached, and once it was let go */
+    struct cv_ws *ws;     /* of the last socket */
     struct cv_ssh *ssh;
     struct cv_link_seq seq;
     struct cv_buf held; /* bytes for SSH that it could not take yet */
@@ -54,12 +64,19 @@ struct cv_link {
     struct cv_timer timer;   /* the next of: SSH deadline, acknowledgement, ping */
     struct cv_defer service; /* end of the turn: frame, acknowledge, report */
     uint64_t last_rx_ms;
-    uint64_t ping_sent_ms; /* 0: none is unanswered */
-    uint64_t taken;        /* cv_conn_progress when it was last looked at … */
-    uint64_t taken_ms;     /* … and when it last changed, or there was nothing to send */
-    struct cv_status why;  /* set when closing */
+    uint64_t ping_sent_ms;  /* 0: none is unanswered */
+    uint64_t ping_limit_ms; /* so long its answer may take */
+    uint32_t ping_rtt_ms;   /* smoothed; 0: unknown */
+    bool is_active;         /* bytes have gone either way since the last ping */
+    uint64_t taken;         /* cv_conn_progress when it was last looked at … */
+    uint64_t taken_ms;      /* … and when it last changed, or there was nothing to send */
+    struct cv_status why;   /* set when closing */
     struct cv_error error;
-    bool is_servicing;
+    bool is_bound; /* the first keys are there: secret is valid */
+    uint8_t secret[CV_LINK_SECRET_LEN];
+    uint64_t counter;     /* of the last claim that was made (agent) or accepted (relay) */
+    uint64_t detached_ms; /* since when there is no socket */
+    bool is_loss_untold;  /* on_detached is due */
 };
 
 /* stream.c: hands SSH what came, and its events to whom they concern. */
@@ -68,6 +85,27 @@ void link_pump_ssh(struct cv_link *link);
 void link_end_streams(struct cv_link *link);
 
 /* link.c */
+void link_adopt(struct cv_link *link, struct cv_conn *conn, struct cv_slice early);
+struct cv_status link_make_ws(const struct cv_link_options *options, struct cv_ws **ws);
+void link_send_text(struct cv_link *link, struct cv_slice text);
+void link_end(struct cv_link *link, struct cv_status why, const char *detail);
+
+/* link_life.c */
+bool link_has_unsent(const struct cv_link *link);
+void link_arm_timer(struct cv_link *link);
+void link_on_timer(void *arg);
+void link_on_life(struct cv_link *link); /* bytes have come */
+void link_on_pong(struct cv_link *link);
+/* Bytes have been sent: on a link that has been silent they are followed by a probe. */
+void link_on_sent(struct cv_link *link);
+
+/* link_resume.c: the socket is lost. The link waits for another one if it can, else it ends. */
+void link_lose(struct cv_link *link, struct cv_status why, const char *detail);
+/* The peer's close code says that it gives up this socket, not the link. */
+bool link_is_socket_close(unsigned code);
+void link_bind(struct cv_link *link);
+void link_tell_loss(struct cv_link *link);
+
 void link_touch(
     struct cv_link *link); /* something was appended or became due: serve it this turn */
 void link_set_room(struct cv_link *link);

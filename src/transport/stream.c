@@ -108,6 +108,7 @@ static void take_event(struct cv_link *link, const struct cv_ssh_event *event)
         break;
     case CV_SSH_ESTABLISHED:
         cv_fsm_set(&link->state, LINK_UP);
+        link_bind(link);
         if (link->ops->on_up)
             link->ops->on_up(link->arg);
         break;
@@ -255,7 +256,7 @@ struct cv_status cv_stream_open(struct cv_link *link, enum cv_stream_kind kind, 
                                 const struct cv_stream_ops *ops, void *arg, struct cv_stream **out)
 {
     *out = NULL;
-    if (link->state.state != LINK_UP)
+    if (link->state.state != LINK_UP && link->state.state != LINK_DETACHED)
         return cv_status(CV_LINK_LOST);
     if (cv_ssh_channel_count(link->ssh) >= link->options.max_channels)
         return cv_status(CV_CHANNEL_LIMIT);

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * An agent comes back to a link that has lost its socket (docs/PROTOCOL.md, "Resume").
+ *
+ * Happy path: resume_serve → the connection moves to the link's worker → resume_go_on → the claim
+ * holds → 101 with the relay's own proof → the socket goes into the link. Ways it fails: the claim
+ * cannot be read (400); there is no such link of this user (410); it was said before (409); it is
+ * not proven (403). The link stays as it was in all of them.
+ */
+#include "proto/link/resume.h"
+#include "base/digest.h"
+#include "net/conn.h"
+#include "relay/consumer_private.h"
+#include "relay/session.h"
+#include "telemetry/log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static struct cv_slice field(const struct cv_consumer *c, const char *name)
+{
+    const struct cv_slice *value = cv_http_find(&c->head, name);
+    return value && cv_http_count(&c->head, name) == 1 ? *value : cv_slice(NULL, 0);
+}
+
+static struct cv_status read_claim(const struct cv_consumer *c, struct cv_link_claim *claim)
+{
+    struct cv_link_claim_text text = {
+        .link_id = field(c, "Culvert-Link"),
+        .counter = field(c, "Culvert-Resume"),
+        .nonce = field(c, "Culvert-Nonce"),
+        .received = field(c, "Culvert-Received"),
+        .proof = field(c, "Culvert-Proof"),
+    };
+    return cv_link_claim_parse(&text, claim);
+}
+
+static void refuse(struct cv_consumer *c, struct cv_status why)
+{
+    cv_log_limited(c->worker->relay->log, CV_LOG_WARN, "session", "resume_refused",
+                   cv_status_text(why.id), CV_F_STR("userId", c->x.identity->subject),
+                   CV_F_STATUS(why), CV_F_STR("correlationId", c->x.id));
+    problem_answer(c, why.id, CV_HOP_RELAY, NULL, false);
+}
+
+static void hand_over(struct cv_consumer *c, const struct cv_link_claim *claim, uint64_t received,
+                      const uint8_t proof[CV_LINK_PROOF_LEN])
+{
+    char hex[2 * CV_LINK_PROOF_LEN + 1], extra[192];
+    cv_hex_encode(cv_slice(proof, CV_LINK_PROOF_LEN), hex);
+    (void)snprintf(extra, sizeof extra, "Culvert-Received: %" PRIu64 "\r\nCulvert-Proof: %s\r\n",
+                   received, hex);
+    route_write_101(c, cv_slice_str("culvert.v1"), claim->link_id, extra);
+    struct cv_slice early = cv_http_parser_take_rest(c->parser);
+    struct cv_conn *conn = cv_port_take_conn(&c->port);
+    struct cv_status status =
+        cv_session_resume(c->x.route.session, claim, conn, c->x.identity, early);
+    if (!cv_is_ok(status)) {
+        cv_log_limited(c->worker->relay->log, CV_LOG_ERROR, "session", "resume_failed",
+                       "a link could not take its new connection", CV_F_STATUS(status));
+        cv_conn_close(conn, status);
+    }
+    consumer_gone(c);
+}
+
+void resume_go_on(struct cv_consumer *c)
+{
+    struct cv_link_claim claim;
+    uint64_t received;
+    uint8_t proof[CV_LINK_PROOF_LEN];
+    struct cv_status status = read_claim(c, &claim);
+    if (cv_is_ok(status))
+        status = cv_session_accept_claim(c->x.route.session, &claim, &received, proof);
+    if (cv_is_ok(status))
+        hand_over(c, &claim, received, proof);
+    else
+        refuse(c, status);
+}
+
+void resume_serve(struct cv_consumer *c)
+{
+    struct cv_link_claim claim;
+    if (!cv_is_ok(read_claim(c, &claim))) {
+        problem_answer(c, CV_WS_UPGRADE, CV_HOP_CONSUMER, "the claim to a link cannot be read",
+                       false);
+        return;
+    }
+    c->x.route.session =
+        cv_registry_find_link(c->worker->relay->registry,
+                              (const struct cv_user_key *)c->x.identity->user_key, claim.link_id);
+    if (!c->x.route.session) {
+        refuse(c, cv_status(CV_RESUME_UNKNOWN));
+        return;
+    }
+    c->x.is_resume = true;
+    unsigned index = cv_session_worker_index(c->x.route.session);
+    if (index == c->worker->index)
+        resume_go_on(c);
+    else if (!consumer_move(c, index, true))
+        refuse(c, cv_status(CV_RESUME_CONFLICT));
+}

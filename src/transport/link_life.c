@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Time on a link: signs of life, and everything that is due.
+ *
+ * Any byte received is life. Silence is asked about with a ping: after ws.ping_interval on a link
+ * at rest, and soon (LINK_PROBE_MS) where bytes have gone either way, since somebody waits then. An
+ * answer may take ws.pong_timeout at rest, and max(3 s, 4 round trips) under traffic. Bytes that
+ * the peer's kernel goes on acknowledging are life of the path: a slow uplink with much in front of
+ * the ping is not a dead one.
+ */
+#include "transport/link_private.h"
+
+enum {
+    LINK_PROBE_MS = 5000,
+    LINK_PROBE_ANSWER_MS = 3000,
+};
+
+bool link_has_unsent(const struct cv_link *link)
+{
+    return cv_buf_len(cv_conn_out(link->conn)) || cv_link_seq_unframed(&link->seq).len;
+}
+
+/* How long bytes may wait for a peer that takes none, whatever it says meanwhile. */
+static uint64_t stall_ms(const struct cv_link *link)
+{
+    return (uint64_t)link->options.ping_interval_ms + link->options.pong_timeout_ms;
+}
+
+/* How long an answer may take where somebody waits for it. */
+static uint64_t answer_ms(const struct cv_link *link)
+{
+    uint64_t rtt_ms = link->ping_rtt_ms > link->seq.rtt_ms ? link->ping_rtt_ms : link->seq.rtt_ms;
+    uint64_t limit_ms = rtt_ms * 4 > LINK_PROBE_ANSWER_MS ? rtt_ms * 4 : LINK_PROBE_ANSWER_MS;
+    return limit_ms < link->options.pong_timeout_ms ? limit_ms : link->options.pong_timeout_ms;
+}
+
+static uint64_t quiet_ms(const struct cv_link *link)
+{
+    return link->is_active && LINK_PROBE_MS < link->options.ping_interval_ms
+               ? LINK_PROBE_MS
+               : link->options.ping_interval_ms;
+}
+
+static uint64_t next_deadline(const struct cv_link *link)
+{
+    if (link->state.state == LINK_DETACHED)
+        return link->detached_ms + link->options.resume_ms;
+    uint64_t due = cv_ssh_deadline(link->ssh);
+    uint64_t ping = link->ping_sent_ms ? link->ping_sent_ms + link->ping_limit_ms
+                                       : link->last_rx_ms + quiet_ms(link);
+    if (ping < due)
+        due = ping;
+    if (link->conn && link_has_unsent(link) && link->taken_ms + stall_ms(link) < due)
+        due = link->taken_ms + stall_ms(link);
+    return link->seq.ack_due_ms < due ? link->seq.ack_due_ms : due;
+}
+
+/* The timer is moved only to an earlier time; when it fires early it is simply started again. */
+void link_arm_timer(struct cv_link *link)
+{
+    uint64_t due = next_deadline(link), now_ms = cv_worker_now_ms(link->worker);
+    if (cv_timer_is_running(&link->timer) && link->timer.due_ms <= due)
+        return;
+    if (!cv_is_ok(
+            cv_worker_timer_start(link->worker, &link->timer, due > now_ms ? due - now_ms : 0)))
+        link_fail(link, cv_status(CV_NO_MEMORY), "no memory for a timer");
+}
+
+/* A peer that sends but never reads would hold what waits for it for ever. */
+static void check_reading(struct cv_link *link, uint64_t now_ms)
+{
+    uint64_t taken = cv_conn_progress(link->conn);
+    if (taken != link->taken || !link_has_unsent(link)) {
+        link->taken = taken;
+        link->taken_ms = now_ms;
+    } else if (now_ms - link->taken_ms >= stall_ms(link)) {
+        link_fail(link, cv_status(CV_WS_POLICY), "the peer does not read");
+    }
+}
+
+static void send_ping(struct cv_link *link, uint64_t now_ms, uint64_t limit_ms)
+{
+    if (!cv_is_ok(cv_ws_send_ping(link->ws, cv_conn_out(link->conn), cv_slice(NULL, 0))))
+        return;
+    link->ping_sent_ms = now_ms;
+    link->ping_limit_ms = limit_ms;
+    link->is_active = false;
+    cv_conn_flush(link->conn);
+}
+
+/* The ping may stand behind what the peer takes slowly, but not for ever. */
+static bool is_path_moving(struct cv_link *link, uint64_t now_ms)
+{
+    return link->taken_ms > link->ping_sent_ms && link_has_unsent(link) &&
+           now_ms - link->last_rx_ms < stall_ms(link);
+}
+
+static void check_life(struct cv_link *link, uint64_t now_ms)
+{
+    if (!link->ping_sent_ms) {
+        bool is_busy = link->is_active;
+        if (now_ms - link->last_rx_ms >= quiet_ms(link))
+            send_ping(link, now_ms, is_busy ? answer_ms(link) : link->options.pong_timeout_ms);
+        return;
+    }
+    if (now_ms - link->ping_sent_ms < link->ping_limit_ms)
+        return;
+    if (is_path_moving(link, now_ms))
+        link->ping_sent_ms = now_ms;
+    else
+        link_lose(link, cv_status(CV_CONN_TIMEOUT), "no sign of life from the peer");
+}
+
+void link_on_timer(void *arg)
+{
+    struct cv_link *link = arg;
+    uint64_t now_ms = cv_worker_now_ms(link->worker);
+    if (link_is_ending(link))
+        return;
+    link_touch(link);
+    if (!link->conn) {
+        if (now_ms - link->detached_ms >= link->options.resume_ms)
+            link_end(link, cv_status(CV_LINK_LOST), "the link was not taken up again in time");
+        return;
+    }
+    link_set_room(link);
+    if (now_ms >= cv_ssh_deadline(link->ssh))
+        cv_ssh_tick(link->ssh, now_ms); /* the outcome comes from the next pump */
+    check_reading(link, now_ms);
+    if (!link_is_ending(link))
+        check_life(link, now_ms);
+}
+
+void link_on_life(struct cv_link *link)
+{
+    link->ping_sent_ms = 0;
+}
+
+void link_on_pong(struct cv_link *link)
+{
+    if (!link->ping_sent_ms)
+        return;
+    uint64_t sample = cv_worker_now_ms(link->worker) - link->ping_sent_ms;
+    uint32_t rtt_ms = sample > 600000 ? 600000 : (uint32_t)sample;
+    /* RFC 6298 §2: smoothing by an eighth. */
+    link->ping_rtt_ms =
+        link->ping_rtt_ms ? (link->ping_rtt_ms * 7 + rtt_ms + 4) / 8 : rtt_ms + !rtt_ms;
+}
+
+void link_on_sent(struct cv_link *link)
+{
+    uint64_t now_ms = cv_worker_now_ms(link->worker);
+    link->is_active = true;
+    if (now_ms - link->last_rx_ms >= LINK_PROBE_MS)
+        cv_link_probe(link);
+}
+
+void cv_link_probe(struct cv_link *link)
+{
+    uint64_t now_ms = cv_worker_now_ms(link->worker);
+    if (link->state.state != LINK_UP)
+        return;
+    uint64_t limit_ms = answer_ms(link);
+    if (!link->ping_sent_ms) {
+        send_ping(link, now_ms, limit_ms);
+    } else if (link->ping_sent_ms + link->ping_limit_ms > now_ms + limit_ms) {
+        link->ping_limit_ms = now_ms + limit_ms - link->ping_sent_ms;
+    }
+    link_touch(link);
+}
