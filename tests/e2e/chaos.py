@@ -25,17 +25,24 @@ class Leg:
         self.source = source
         self.sink = sink
         self.is_up = is_up
+        self.head = None
+        if is_up:
+            self.head = bytearray()
+            proxy.heads.append(self.head)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _held(self):
         mode = self.proxy.mode
-        return mode == "hole" or mode == ("hole_up" if self.is_up else "hole_down")
+        return (mode == "hole" or mode == ("hole_up" if self.is_up else "hole_down")
+                or self.source in self.proxy.held)
 
     def _run(self):
         proxy = self.proxy
         with contextlib.suppress(OSError, ValueError):
             while not proxy.is_over:
+                if self.source in proxy.held:
+                    return
                 if self._held():
                     time.sleep(0.005)
                     continue
@@ -53,7 +60,11 @@ class Leg:
                 if proxy.bytes_per_s:
                     time.sleep(len(data) / proxy.bytes_per_s)
                 while self._held() and not proxy.is_over:
+                    if self.source in proxy.held:
+                        return
                     time.sleep(0.005)
+                if self.head is not None and len(self.head) < 8192:
+                    self.head += data[:8192]
                 self.sink.sendall(data)
                 proxy.count(self.is_up, len(data))
 
@@ -71,6 +82,9 @@ class Chaos:
         self.accepted = 0
         self.bytes = {True: 0, False: 0}
         self.pairs = []
+        self.lost = []
+        self.held = set()  # ends of connections that were forgotten
+        self.heads = []  # what each connection said first, towards the relay
         self.lock = threading.Lock()
         self.port = free_port()
         self.listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
@@ -152,7 +166,8 @@ class Chaos:
         """What is in a hole stays there: as when an address has gone. New connections work."""
         with self.lock:
             pairs, self.pairs = self.pairs, []
-        self.lost = getattr(self, "lost", []) + pairs
+            self.lost += pairs
+            self.held.update(end for pair in pairs for end in pair)
         return pairs
 
     def close(self):
@@ -161,6 +176,6 @@ class Chaos:
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         self.cut()
-        for near, far in getattr(self, "lost", []):
+        for near, far in self.lost:
             self._reset(near)
             self._reset(far)
