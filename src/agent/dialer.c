@@ -21,6 +21,9 @@ struct cv_dialer {
     struct cv_link_claim claim;
     bool has_claim;
     uint64_t timeout_ms;
+    struct cv_addr hint;
+    bool has_hint;
+    unsigned rounds;
     cv_dialer_on_done *on_done;
     void *arg;
     struct cv_dial *dial;
@@ -166,6 +169,8 @@ static struct cv_status prepare(struct cv_dialer *dialer, struct cv_error *error
         .tls = access->tls,
         .proxy = &dialer->proxy,
         .timeout_ms = timeout_ms,
+        .rounds = dialer->rounds,
+        .hint = dialer->has_hint ? &dialer->hint : NULL,
     };
     return cv_dial_start(dialer->worker, &options, on_dialed, dialer, &dialer->dial, error);
 }
@@ -184,10 +189,14 @@ struct cv_status cv_dialer_start(struct cv_worker *worker, const struct cv_acces
                                  .subprotocol = request->subprotocol,
                                  .has_claim = request->claim != NULL,
                                  .timeout_ms = request->timeout_ms,
+                                 .rounds = request->rounds,
                                  .on_done = on_done,
                                  .arg = arg};
     if (request->claim)
         dialer->claim = *request->claim;
+    dialer->has_hint = request->hint != NULL;
+    if (request->hint)
+        dialer->hint = *request->hint;
     cv_timer_init(&dialer->timer, on_timeout, dialer);
     cv_buf_init(&dialer->token, CV_ACCESS_TOKEN_MAX);
     struct cv_status status = prepare(dialer, error);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 struct cv_access;
+struct cv_addr;
 struct cv_conn;
 struct cv_dialer;
 struct cv_link_claim;
@@ -36,6 +37,9 @@ struct cv_dialer_request {
     const char *subprotocol;
     const struct cv_link_claim *claim; /* to an earlier link; NULL: a new one */
     uint64_t timeout_ms;               /* for all of it; 0: connect.relay_timeout */
+    /* As in cv_dial_options; NULL and 0 where nothing is known. */
+    const struct cv_addr *hint;
+    unsigned rounds;
 };
 
 /* Failures before anything is under way, on_done is not called then:

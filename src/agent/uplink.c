@@ -16,6 +16,7 @@
 #include "config/agent_config.h"
 #include "flow/backoff.h"
 #include "net/conn.h"
+#include "net/watch.h"
 #include "net/worker.h"
 #include "telemetry/log.h"
 #include "transport/link.h"
@@ -27,6 +28,9 @@ enum {
     TELL_AFTER = 10,        /* failed tries in a row of which the person is told */
     RESUME_CAP_MS = 500,    /* between tries, while the link can still be taken up */
     RESUME_TIMEOUT_MS = 2000,
+    RESUME_STAGGER_ROUNDS = 8, /* of connecting, within one try */
+    HURRY_AFTER_MS = 200,      /* a try that is older does not survive a change of the network */
+    HURRY_EVERY_MS = 1000,
 };
 
 enum state {
@@ -74,7 +78,12 @@ struct cv_uplink {
     struct cv_link_claim claim;   /* of the try under way to take the link up again */
     struct cv_backoff resumption; /* since the link lost its connection */
     uint64_t lost_ms;
+    struct cv_addr relay_addr; /* where the relay was reached last; len 0: never */
+    struct cv_watch *watch;
+    uint64_t hurried_ms;
+    bool must_wait; /* the delay was asked for, or is a refused token's */
     bool was_up;
+    bool is_retiring; /* its end is not followed by another try */
     struct cv_status why; /* of the end */
     struct cv_error error;
     struct cv_error host_key; /* why on_host_key said no */
@@ -138,13 +147,14 @@ static bool is_final(const struct cv_uplink *u, struct cv_status why)
     return category == CV_CATEGORY_AUTHENTICATION || category == CV_CATEGORY_CONFIGURATION;
 }
 
-static uint64_t choose_delay(const struct cv_uplink *u, struct cv_status why)
+static uint64_t choose_delay(struct cv_uplink *u, struct cv_status why)
 {
     uint64_t random;
     cv_random(&random, sizeof random);
     uint64_t delay_ms = cv_backoff_delay(&u->backoff, cv_worker_now_ms(u->worker), random);
     if (cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION && delay_ms < REFUSED_MIN_MS)
         delay_ms = REFUSED_MIN_MS;
+    u->must_wait = cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION || u->retry_after_ms;
     return delay_ms < u->retry_after_ms ? u->retry_after_ms : delay_ms;
 }
 
@@ -259,6 +269,7 @@ static void resume_later(struct cv_uplink *u, struct cv_status why, const struct
     uint64_t delay_ms = cv_backoff_delay(&u->resumption, cv_worker_now_ms(u->worker), random);
     if (cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION && u->resumption.failures)
         delay_ms = REFUSED_MIN_MS;
+    u->must_wait = delay_ms >= REFUSED_MIN_MS || u->retry_after_ms;
     if (delay_ms < u->retry_after_ms)
         delay_ms = u->retry_after_ms;
     unsigned failures = u->resumption.failures;
@@ -331,6 +342,7 @@ static void on_redialed(void *arg, const struct cv_dialer_result *result)
         return;
     }
     cv_fsm_set(&u->fsm, UP);
+    u->relay_addr = *cv_conn_peer_addr(result->conn);
     struct cv_status status =
         cv_link_attach(u->link, result->conn, answer->received, result->early);
     if (!cv_is_ok(status)) {
@@ -355,10 +367,13 @@ static void resume_now(void *arg)
         .subprotocol = "culvert.v1",
         .claim = &u->claim,
         .timeout_ms = timeout_ms < limit_ms ? timeout_ms : limit_ms,
+        .hint = u->relay_addr.len ? &u->relay_addr : NULL,
+        .rounds = RESUME_STAGGER_ROUNDS,
     };
     if (!is_state(u, DETACHED))
         return;
     cv_fsm_set(&u->fsm, RESUMING);
+    u->began_ms = cv_worker_now_ms(u->worker);
     struct cv_status status = cv_link_claim(u->link, &u->claim);
     if (cv_is_ok(status))
         status = cv_dialer_start(u->worker, u->options.access, &request, on_redialed, u, &u->dialer,
@@ -386,7 +401,9 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
         on_ending(u);
         return;
     }
-    if (was_up) {
+    if (u->is_retiring) {
+        end(u, cv_ok(), NULL);
+    } else if (was_up) {
         cv_backoff_lost(&u->backoff, cv_worker_now_ms(u->worker));
         try_later(u, why, error);
         if (u->ops->on_down)
@@ -425,6 +442,7 @@ static void on_dialed(void *arg, const struct cv_dialer_result *result)
     else
         options.resume_ms = 0; /* a link without a name cannot be asked for */
     cv_fsm_set(&u->fsm, HANDSHAKE);
+    u->relay_addr = *cv_conn_peer_addr(result->conn);
     struct cv_status status = cv_link_new(u->worker, result->conn, &options, result->early,
                                           &link_ops, u, u->options.log, &u->link);
     if (!cv_is_ok(status)) {
@@ -442,11 +460,57 @@ static void try_now(void *arg)
     cv_fsm_set(&u->fsm, DIALING);
     cv_log(u->options.log, CV_LOG_DEBUG, "agent", "connecting", "trying to reach the relay",
            CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts));
-    struct cv_dialer_request request = {.subprotocol = "culvert.v1"};
+    struct cv_dialer_request request = {.subprotocol = "culvert.v1",
+                                        .hint = u->relay_addr.len ? &u->relay_addr : NULL,
+                                        .rounds = 2};
     struct cv_status status =
         cv_dialer_start(u->worker, u->options.access, &request, on_dialed, u, &u->dialer, &error);
     if (!cv_is_ok(status))
         try_failed(u, status, &error);
+}
+
+/* ---- the network and the clock ---- */
+
+/* The address that the socket is bound to has gone: no answer will ever come. */
+static bool has_lost_its_address(const struct cv_uplink *u)
+{
+    const struct cv_addr *local = cv_link_local_addr(u->link);
+    return local && !cv_watch_has_address(local);
+}
+
+static void begin_again(struct cv_uplink *u, enum state waiting, void (*try)(void *arg))
+{
+    cv_dialer_cancel(&u->dialer);
+    if (!is_state(u, waiting))
+        cv_fsm_set(&u->fsm, waiting);
+    start_timer(u, try, 1);
+}
+
+static void on_surroundings(void *arg, enum cv_watch_change change)
+{
+    struct cv_uplink *u = arg;
+    uint64_t now_ms = cv_worker_now_ms(u->worker);
+    bool is_stale = now_ms - u->began_ms >= HURRY_AFTER_MS;
+    cv_log(u->options.log, CV_LOG_DEBUG, "agent", "surroundings_changed",
+           change == CV_WATCH_CLOCK ? "the clock has jumped" : "the network has changed");
+    if (is_state(u, UP)) {
+        if (change == CV_WATCH_NETWORK && has_lost_its_address(u) && cv_link_detach(u->link)) {
+            struct cv_error error = {0};
+            struct cv_status why = cv_fail(&error, CV_NETWORK_UNREACHABLE,
+                                           "this machine's address of the connection has gone");
+            on_link_detached(u, why, &error);
+        } else {
+            cv_link_probe(u->link);
+        }
+        return;
+    }
+    if (u->must_wait || now_ms - u->hurried_ms < HURRY_EVERY_MS)
+        return;
+    u->hurried_ms = now_ms;
+    if (is_state(u, DETACHED) || (is_state(u, RESUMING) && is_stale))
+        begin_again(u, DETACHED, resume_now);
+    else if (is_state(u, WAITING) || (is_state(u, DIALING) && is_stale))
+        begin_again(u, WAITING, try_now);
 }
 
 /* ---- life ---- */
@@ -462,6 +526,7 @@ struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_
     *u = (struct cv_uplink){.worker = worker,
                             .options = *options,
                             .ops = ops,
+                            .was_up = options->was_up,
                             .arg = arg,
                             .fsm = {.def = &machine, .state = IDLE, .on_change = on_change}};
     u->fsm.arg = u;
@@ -470,12 +535,22 @@ struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_
     cv_timer_init(&u->timer, try_now, u);
     cv_defer_init(&u->ending, on_ending, u);
     struct cv_status status = cv_worker_timer_start(worker, &u->timer, 0);
+    if (cv_is_ok(status))
+        status = cv_watch_new(worker, on_surroundings, u, &u->watch);
     if (!cv_is_ok(status)) {
+        cv_worker_timer_stop(worker, &u->timer);
         free(u);
         return status;
     }
     *out = u;
     return cv_ok();
+}
+
+void cv_uplink_retire(struct cv_uplink *u)
+{
+    u->is_retiring = true;
+    if (!cv_uplink_link(u))
+        end(u, cv_ok(), NULL);
 }
 
 void cv_uplink_close(struct cv_uplink *u, const char *message)
@@ -494,6 +569,7 @@ void cv_uplink_free(struct cv_uplink **uplink)
     cv_worker_timer_stop(u->worker, &u->timer);
     cv_defer_cancel(&u->ending);
     cv_dialer_cancel(&u->dialer);
+    cv_watch_free(&u->watch);
     free(u);
 }
 

@@ -48,12 +48,17 @@ struct cv_uplink_options {
     /* Somebody waits for it: a token or certificate that is refused at the first try, and a wrong
      * host key at any, end it instead of being tried again. */
     bool is_interactive;
+    bool was_up; /* another uplink was up with these settings: a refusal is not the first try's */
 };
 
 /* Begins to dial. CV_NO_MEMORY. */
 struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_options *options,
                                const struct cv_uplink_ops *ops, void *arg,
                                struct cv_uplink **uplink);
+
+/* The relay stops: the link is kept and resumed for as long as it lasts, and when it ends on_ended
+ * comes instead of another try. */
+void cv_uplink_retire(struct cv_uplink *uplink);
 
 /* Says goodbye on every layer; on_ended follows. Idempotent. */
 void cv_uplink_close(struct cv_uplink *uplink, const char *message);

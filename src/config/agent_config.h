@@ -103,6 +103,10 @@
       "A link that stays silent this long after a ping is dead.", "5s")                            \
     X(ws_max_frame_bytes, "ws.max_frame_size", SIZE, "1MiB", CV_RANGE(64 * CV_KIB, 64 * CV_MIB),   \
       NULL, 0, "Larger frames are refused with close code 1009.", "256KiB")                        \
+    X(links, "links", INT, "1", CV_RANGE(1, 16), NULL, 0,                                          \
+      "Links to the relay at once. With more than one, tunnels are on each of them, requests take" \
+      " the least busy one, and a link that is lost is not noticed.",                              \
+      "2")                                                                                         \
     X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
       NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
     X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \

@@ -20,6 +20,7 @@ enum {
     TIMEOUT_MS = 30 * 1000,
     STAGGER_MS = 250,
     PROXY_ANSWER_MAX = 8 * 1024,
+    HINT_MS = 400, /* so long a name may take where an address is known */
 };
 
 struct cv_dial {
@@ -36,6 +37,10 @@ struct cv_dial {
     struct cv_defer begin;
     struct cv_worker_item item;
     uv_getaddrinfo_t *resolve; /* allocated apart: a name being resolved cannot be called off */
+    struct cv_timer hint_timer;
+    struct cv_addr hint;
+    bool has_hint;
+    unsigned rounds;
     struct cv_race race;
     struct cv_conn *conn;
     struct cv_buf answer; /* of the proxy */
@@ -56,18 +61,26 @@ static void ignore_data(void *arg, uint8_t *data, size_t len)
     (void)len;
 }
 
+/* A name being resolved cannot always be called off; its answer is ignored then. */
+static void leave_resolve(struct cv_dial *dial)
+{
+    if (!dial->resolve)
+        return;
+    dial->resolve->data = NULL;
+    (void)uv_cancel((uv_req_t *)dial->resolve);
+    dial->resolve = NULL;
+}
+
 /* Frees everything but the connection, which it returns. */
 static struct cv_conn *release(struct cv_dial *dial)
 {
     struct cv_conn *conn = dial->conn;
     if (conn)
         cv_conn_disown(conn);
-    if (dial->resolve) {
-        dial->resolve->data = NULL;
-        (void)uv_cancel((uv_req_t *)dial->resolve);
-    }
+    leave_resolve(dial);
     cv_race_stop(&dial->race);
     cv_worker_timer_stop(dial->worker, &dial->timer);
+    cv_worker_timer_stop(dial->worker, &dial->hint_timer);
     cv_defer_cancel(&dial->begin);
     cv_worker_item_remove(dial->worker, &dial->item);
     cv_buf_done(&dial->answer);
@@ -285,7 +298,18 @@ static void race(struct cv_dial *dial)
 {
     dial->stage = CV_DIAL_TCP;
     cv_race_interleave(&dial->race);
+    if (dial->rounds > 1)
+        cv_race_repeat(&dial->race, dial->rounds);
     cv_race_start(&dial->race);
+}
+
+/* The name is not resolved, or not soon: the address of the last time may still be right. */
+static void race_hint(void *arg)
+{
+    struct cv_dial *dial = arg;
+    leave_resolve(dial);
+    cv_race_add(&dial->race, &dial->hint);
+    race(dial);
 }
 
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
@@ -294,6 +318,7 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
     free(request);
     if (dial) {
         dial->resolve = NULL;
+        cv_worker_timer_stop(dial->worker, &dial->hint_timer);
         for (struct addrinfo *info = found; info; info = info->ai_next) {
             struct cv_addr addr;
             if (cv_addr_from_sockaddr(&addr, info->ai_addr, info->ai_addrlen))
@@ -305,6 +330,10 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
         return;
     if (status == 0 && dial->race.count) {
         race(dial);
+        return;
+    }
+    if (dial->has_hint) {
+        race_hint(dial);
         return;
     }
     char detail[CV_HOST_LEN + 100];
@@ -335,6 +364,8 @@ static void resolve(struct cv_dial *dial, const char *host, uint16_t port)
         return;
     }
     dial->resolve = request;
+    if (dial->has_hint)
+        (void)cv_worker_timer_start(dial->worker, &dial->hint_timer, HINT_MS);
 }
 
 static void begin(void *arg)
@@ -378,6 +409,11 @@ struct cv_status cv_dial_start(struct cv_worker *worker, const struct cv_dial_op
         dial->proxy = *options->proxy;
     dial->tls = options->tls;
     dial->timeout_ms = options->timeout_ms ? options->timeout_ms : TIMEOUT_MS;
+    dial->rounds = options->rounds;
+    dial->has_hint = options->hint != NULL;
+    if (options->hint)
+        dial->hint = *options->hint;
+    cv_timer_init(&dial->hint_timer, race_hint, dial);
     cv_buf_init(&dial->answer, PROXY_ANSWER_MAX);
     cv_timer_init(&dial->timer, on_timeout, dial);
     cv_defer_init(&dial->begin, begin, dial);

@@ -8,6 +8,7 @@
 #ifndef CV_NET_DIAL_H
 #define CV_NET_DIAL_H
 
+#include "net/addr.h"
 #include "net/conn.h"
 #include "net/proxy.h"
 #include "net/tls.h"
@@ -24,6 +25,10 @@ struct cv_dial_options {
     const struct cv_proxy *proxy; /* NULL or host "": directly */
     uint64_t timeout_ms;          /* for all stages together; 0: 30 s */
     uint64_t stagger_ms;          /* between attempts; 0: 250 ms (RFC 8305 §5) */
+    unsigned rounds;              /* how often each address is tried, a stagger apart; 0: once */
+    /* Where the host (or the proxy) was before: tried when its name is not resolved soon, as on a
+     * network that is just coming back. NULL: not known. */
+    const struct cv_addr *hint;
 };
 
 struct cv_dial_result {

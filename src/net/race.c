@@ -42,6 +42,15 @@ void cv_race_interleave(struct cv_race *race)
     memcpy(race->addrs, sorted, race->count * sizeof sorted[0]);
 }
 
+void cv_race_repeat(struct cv_race *race, unsigned rounds)
+{
+    size_t count = race->count;
+    race->first_count = count;
+    for (unsigned round = 1; round < rounds; round++)
+        for (size_t i = 0; i < count; i++)
+            cv_race_add(race, &race->addrs[i]);
+}
+
 static void on_poll_freed(uv_handle_t *handle)
 {
     free(handle);
@@ -93,7 +102,7 @@ static bool is_running(const struct cv_race *race)
     return false;
 }
 
-static void go_on(struct cv_race *race);
+static void go_on(struct cv_race *race, bool is_by_time);
 
 static void on_poll(uv_poll_t *handle, int status, int events)
 {
@@ -115,7 +124,7 @@ static void on_poll(uv_poll_t *handle, int status, int events)
     }
     (void)close(lane->fd);
     note(race, &race->addrs[lane - race->lanes], failure);
-    go_on(race);
+    go_on(race, false);
 }
 
 /* 0, or the errno why this address is out. */
@@ -142,9 +151,11 @@ static int launch(struct cv_race *race, struct race_lane *lane, const struct cv_
     return 0;
 }
 
-static void go_on(struct cv_race *race)
+/* Addresses come again by time only: who refuses would be asked in a tight loop otherwise. */
+static void go_on(struct cv_race *race, bool is_by_time)
 {
-    while (race->next < race->count) {
+    size_t end = is_by_time || !race->first_count ? race->count : race->first_count;
+    while (race->next < end) {
         size_t i = race->next++;
         int failure = launch(race, &race->lanes[i], &race->addrs[i]);
         if (failure == 0) {
@@ -164,11 +175,11 @@ static void go_on(struct cv_race *race)
 
 static void on_stagger(void *arg)
 {
-    go_on(arg);
+    go_on(arg, true);
 }
 
 void cv_race_start(struct cv_race *race)
 {
     cv_timer_init(&race->timer, on_stagger, race);
-    go_on(race);
+    go_on(race, false);
 }

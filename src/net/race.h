@@ -24,6 +24,7 @@ struct cv_race {
     struct cv_worker *worker;
     struct cv_addr addrs[CV_RACE_ADDRS_MAX]; /* filled by the owner, best first */
     size_t count;
+    size_t first_count; /* behind these the same again, on time only; 0: there is one round */
     uint64_t stagger_ms;
     size_t next; /* first address not tried */
     struct race_lane lanes[CV_RACE_ADDRS_MAX];
@@ -37,6 +38,10 @@ struct cv_race {
 
 /* Adds an address; ignored over the maximum. */
 void cv_race_add(struct cv_race *race, const struct cv_addr *addr);
+
+/* Has all addresses tried `rounds` times, as far as they fit: a SYN that was lost is sent again by
+ * the kernel after a second only (RFC 6298 §2.1). After cv_race_interleave. */
+void cv_race_repeat(struct cv_race *race, unsigned rounds);
 
 /* Reorders so that families alternate, beginning with that of the first address (RFC 8305 §4). */
 void cv_race_interleave(struct cv_race *race);

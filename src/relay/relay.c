@@ -42,6 +42,9 @@ enum {
     RELAY_CROWD = 256,          /* so many connections less than there were */
     RELAY_LAST_WORDS_MS = 1500, /* for answers and goodbyes once the drain is over */
     RELAY_POLL_MS = 20,
+    RELAY_NOTICE_MS = 500,
+    RELAY_NOTICE_PER_LINK_MS = 5,
+    RELAY_PROGRESS_MS = 5000, /* between lines about a drain */
 };
 
 /* Consumers and links, over all workers. */
@@ -356,6 +359,34 @@ unsigned cv_relay_port(const struct cv_relay *relay)
 
 /* ---- shutdown ---- */
 
+static unsigned sum(const struct cv_relay *relay, size_t offset)
+{
+    unsigned total = 0;
+    for (unsigned i = 0; i < relay->worker_count; i++) {
+        const char *worker = (const char *)&relay->workers[i];
+        total += atomic_load_explicit((const atomic_uint *)(const void *)(worker + offset),
+                                      memory_order_relaxed);
+    }
+    return total;
+}
+
+/* In this time agents are to have another link; they spread over the first half of it. Few agents
+ * are quick; a thousand must not jump at once. */
+static uint64_t notice_ms(const struct cv_relay *relay, uint64_t drain_ms)
+{
+    uint64_t ms =
+        RELAY_NOTICE_MS + (uint64_t)sum(relay, offsetof(struct cv_relay_worker, session_count)) *
+                              RELAY_NOTICE_PER_LINK_MS;
+    return ms < drain_ms ? ms : drain_ms;
+}
+
+/* A link whose agent has another one elsewhere holds nobody up, unless it carries something. */
+static bool is_anybody_left(const struct cv_relay *relay)
+{
+    return sum(relay, offsetof(struct cv_relay_worker, session_count)) >
+           sum(relay, offsetof(struct cv_relay_worker, moved_count));
+}
+
 static void on_drain(void *arg)
 {
     struct cv_relay_worker *worker = arg;
@@ -364,7 +395,7 @@ static void on_drain(void *arg)
         cv_listener_close(&worker->listeners[i]);
     cv_consumer_drain_all(worker);
     DL_FOREACH(worker->sessions, session)
-    cv_session_announce_shutdown(session, worker->relay->config->shutdown_drain_ms);
+    cv_session_announce_shutdown(session, worker->relay->notice_ms);
 }
 
 static void on_close(void *arg)
@@ -393,10 +424,7 @@ static void post_all(struct cv_relay *relay, void (*on_mail)(void *arg))
 /* Requests under way, over all workers. */
 static unsigned busy(const struct cv_relay *relay)
 {
-    unsigned count = 0;
-    for (unsigned i = 0; i < relay->worker_count; i++)
-        count += atomic_load_explicit(&relay->workers[i].busy, memory_order_relaxed);
-    return count;
+    return sum(relay, offsetof(struct cv_relay_worker, busy));
 }
 
 static uint64_t clock_ms(void)
@@ -419,6 +447,15 @@ static bool is_end(int signo)
     return signo == SIGTERM || signo == SIGINT;
 }
 
+static void tell_progress(const struct cv_relay *relay, uint64_t gone_ms)
+{
+    cv_log(relay->log, CV_LOG_INFO, "relay", "drain_progress", "shutting down: still at work",
+           CV_F_UINT("requests", busy(relay)),
+           CV_F_UINT("links", sum(relay, offsetof(struct cv_relay_worker, session_count))),
+           CV_F_UINT("moved", sum(relay, offsetof(struct cv_relay_worker, moved_count))),
+           CV_F_UINT("durationMs", gone_ms));
+}
+
 static void stop(struct cv_relay *relay, uint64_t drain_ms, const sigset_t *signals)
 {
     uint64_t begin_ms = clock_ms();
@@ -428,12 +465,21 @@ static void stop(struct cv_relay *relay, uint64_t drain_ms, const sigset_t *sign
         signals = &none;
     cv_log(relay->log, CV_LOG_INFO, "relay", "drain_begin", "shutting down: letting requests end",
            CV_F_UINT("requests", busy(relay)), CV_F_UINT("drainMs", drain_ms));
+    relay->notice_ms = notice_ms(relay, drain_ms);
     atomic_store_explicit(&relay->is_draining, true, memory_order_relaxed);
     post_all(relay, on_drain);
-    bool is_cut = false;
-    do
+    bool is_cut = false, is_waiting;
+    uint64_t told_ms = begin_ms;
+    do {
         is_cut = is_end(wait_signal(signals, RELAY_POLL_MS));
-    while (!is_cut && busy(relay) && clock_ms() - begin_ms < drain_ms);
+        uint64_t now_ms = clock_ms(), gone_ms = now_ms - begin_ms;
+        is_waiting = busy(relay) || (is_anybody_left(relay) && gone_ms < relay->notice_ms);
+        is_waiting = is_waiting && !is_cut && gone_ms < drain_ms;
+        if (is_waiting && now_ms - told_ms >= RELAY_PROGRESS_MS) {
+            told_ms = now_ms;
+            tell_progress(relay, gone_ms);
+        }
+    } while (is_waiting);
     cv_log(relay->log, CV_LOG_INFO, "relay", "drain_end", "closing what is left",
            CV_F_UINT("requests", busy(relay)), CV_F_BOOL("wasCutShort", is_cut),
            CV_F_UINT("durationMs", clock_ms() - begin_ms));

@@ -44,6 +44,7 @@ struct cv_relay {
     unsigned worker_count;
     unsigned port;
     struct cv_listener *private_listener; /* metrics.listen, on the first worker */
+    uint64_t notice_ms;                   /* agents are told to be elsewhere within */
     atomic_bool is_draining;              /* no new requests on kept connections; readyz says 503 */
     char instance[17];                    /* random hex, for logs and X-Request-Id */
 };
@@ -58,6 +59,7 @@ struct cv_relay_worker {
     atomic_uint busy;            /* requests under way */
     struct cv_session *sessions; /* utlist DL: links on this worker */
     atomic_uint session_count;
+    atomic_uint moved_count;  /* of them, those whose agents have a link elsewhere by now */
     atomic_uint stream_count; /* of those links: in use or waited for */
     uint64_t next_request;    /* for request ids: instance, worker, number */
     struct cv_fetch *key_fetch;

@@ -383,6 +383,11 @@ static void on_link_stream(void *arg, struct cv_stream *stream, enum cv_stream_k
 static void on_link_control(void *arg, const struct cv_link_control *control)
 {
     struct cv_session *session = arg;
+    if (control->type == CV_LINK_EVENT && strcmp(control->code, "moved") == 0 &&
+        !session->has_moved) {
+        session->has_moved = true;
+        (void)atomic_fetch_add_explicit(&session->worker->moved_count, 1, memory_order_relaxed);
+    }
     cv_log_limited(session->worker->relay->log, CV_LOG_INFO, "session", "link_control",
                    "the agent says", CV_F_UINT("type", control->type),
                    CV_F_STR("code", control->code), CV_F_STR("text", control->message),
@@ -500,6 +505,8 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     cv_pool_end(&session->pool);
     DL_DELETE(worker->sessions, session);
     (void)atomic_fetch_sub_explicit(&worker->session_count, 1, memory_order_relaxed);
+    if (session->has_moved)
+        (void)atomic_fetch_sub_explicit(&worker->moved_count, 1, memory_order_relaxed);
     cv_registry_leave(relay->registry, user_key(session));
     cv_session_unref(&session);
 }

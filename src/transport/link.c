@@ -433,6 +433,11 @@ size_t cv_link_streams(const struct cv_link *link)
     return cv_ssh_channel_count(link->ssh);
 }
 
+const struct cv_addr *cv_link_local_addr(const struct cv_link *link)
+{
+    return link->conn ? cv_conn_local_addr(link->conn) : NULL;
+}
+
 size_t cv_link_max_streams(const struct cv_link *link)
 {
     return link->options.max_channels;

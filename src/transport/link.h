@@ -23,6 +23,7 @@
 #include "base/status.h"
 #include "proto/link/control.h"
 
+struct cv_addr;
 struct cv_conn;
 struct cv_link;
 struct cv_link_claim;
@@ -139,6 +140,8 @@ struct cv_status cv_link_forward(struct cv_link *link, const char *host, uint32_
 struct cv_status cv_link_control_send(struct cv_link *link, const struct cv_link_control *control);
 
 size_t cv_link_streams(const struct cv_link *link); /* open or opening */
+/* This machine's end of the socket; NULL while there is none. */
+const struct cv_addr *cv_link_local_addr(const struct cv_link *link);
 size_t cv_link_max_streams(const struct cv_link *link);
 uint32_t cv_link_rtt_ms(const struct cv_link *link);   /* 0: unknown */
 uint64_t cv_link_bytes_in(const struct cv_link *link); /* SSH bytes */
