@@ -160,7 +160,8 @@
       "A request's head must arrive in this time.", "20s")                                         \
     X(limits_body_idle_timeout_ms, "limits.body_idle_timeout", DURATION, "30s",                    \
       CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                             \
-      "A consumer that sends or takes nothing for this long in the middle of a request is cut.",   \
+      "A consumer that sends or takes nothing for this long in the middle of a request is cut, "   \
+      "and one that in ten times this long sends less than 1 KiB or takes less than 16 KiB.",      \
       "60s")                                                                                       \
     X(limits_keepalive_timeout_ms, "limits.keepalive_timeout", DURATION, "75s",                    \
       CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                             \

@@ -46,7 +46,12 @@ static void on_timer(void *arg)
 {
     struct cv_conn *conn = arg;
     uint64_t progress = cv_conn_progress(conn);
-    if (conn_is(conn, CONN_LINGERING) && conn->linger_ms && progress != conn->progress) {
+    if (progress - conn->slow_progress >= CONN_SLOW_BYTES) {
+        conn->slow_progress = progress;
+        conn->slow_times = 0;
+    }
+    if (conn_is(conn, CONN_LINGERING) && conn->linger_ms && progress != conn->progress &&
+        ++conn->slow_times <= CONN_SLOW_TIMES) {
         conn->progress = progress;
         if (cv_is_ok(cv_worker_timer_start(conn->worker, &conn->timer, conn->stall_ms)))
             return;
@@ -196,7 +201,7 @@ void cv_conn_close_patiently(struct cv_conn *conn, uint64_t stall_ms, uint64_t l
     if (conn_is(conn, CONN_OPEN)) {
         conn->stall_ms = stall_ms;
         conn->linger_ms = linger_ms;
-        conn->progress = cv_conn_progress(conn);
+        conn->progress = conn->slow_progress = cv_conn_progress(conn);
     }
     close_in_time(conn, CONN_LINGERING, stall_ms);
 }

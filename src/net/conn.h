@@ -116,7 +116,8 @@ void cv_conn_close_after_flush(struct cv_conn *conn, uint64_t timeout_ms);
 void cv_conn_close_lingering(struct cv_conn *conn, uint64_t timeout_ms);
 
 /* As lingering, for a peer that may be slow: while there are unsent bytes, the time is `stall_ms`
- * in which the peer takes nothing at all; then `linger_ms` for its end. */
+ * in which the peer takes nothing at all, and ten times that in which it takes less than 16 KiB;
+ * then `linger_ms` for its end. */
 void cv_conn_close_patiently(struct cv_conn *conn, uint64_t stall_ms, uint64_t linger_ms);
 
 /* As cv_conn_close, and the peer is told by a reset (RFC 9293 §3.5.3) instead of an orderly end:

@@ -9,6 +9,9 @@
 #include "net/conn.h"
 #include "net/worker_priv.h"
 
+/* A peer that is waited for patiently takes this much in so many times the time it may stand. */
+enum { CONN_SLOW_BYTES = 16 * 1024, CONN_SLOW_TIMES = 10 };
+
 enum conn_state {
     CONN_HANDSHAKE,
     CONN_OPEN,
@@ -55,6 +58,8 @@ struct cv_conn {
     uint64_t bytes_in, bytes_out;
     uint64_t stall_ms, linger_ms; /* lingering patiently; 0: not, or everything is sent */
     uint64_t progress;            /* when the timer was started last */
+    uint64_t slow_progress;       /* when the peer last had taken CONN_SLOW_BYTES */
+    unsigned slow_times;          /* the timer was started since then */
 };
 
 /* conn_io.c */

@@ -76,6 +76,42 @@ void consumer_arm(struct cv_consumer *c)
     (void)cv_worker_timer_start(c->worker->worker, &c->timer, due > now_ms ? due - now_ms : 0);
 }
 
+static void give_time(struct cv_consumer *c)
+{
+    uint64_t idle_ms = c->worker->relay->config->limits_body_idle_timeout_ms;
+    c->slow_received = 0;
+    c->slow_due_ms = consumer_now_ms(c) + CONSUMER_SLOW_TIMES * idle_ms;
+    c->client_due_ms = consumer_now_ms(c) + idle_ms;
+}
+
+/* `len` bytes of a body have come. Once it is being answered, how slow is between the two ends. */
+static void body_moves(struct cv_consumer *c, size_t len)
+{
+    c->slow_received += len;
+    if (c->slow_received >= CONSUMER_SLOW_BODY_BYTES || c->x.is_head_out) {
+        give_time(c);
+        return;
+    }
+    uint64_t due = consumer_now_ms(c) + c->worker->relay->config->limits_body_idle_timeout_ms;
+    c->client_due_ms = due < c->slow_due_ms ? due : c->slow_due_ms;
+}
+
+/* It does not read, or not enough to be worth what waits for it. */
+static bool is_deaf(struct cv_consumer *c)
+{
+    uint64_t now = cv_port_progress(&c->port);
+    bool has_moved = now != c->progress, is_congested = cv_port_is_congested(&c->port);
+    c->progress = now;
+    if (!is_congested || now - c->slow_progress >= CONSUMER_SLOW_READ_BYTES) {
+        c->slow_progress = now;
+        c->slow_times = 0;
+    }
+    if (!is_congested)
+        return false;
+    /* What a stream's consumer takes is counted by its link's windows. */
+    return !has_moved || (cv_port_is_socket(&c->port) && ++c->slow_times > CONSUMER_SLOW_TIMES);
+}
+
 /* For what never became a request: what is left of the one before must not be looked at. */
 static void answer_no_request(struct cv_consumer *c, enum cv_status_id id, const char *detail)
 {
@@ -100,11 +136,10 @@ static void on_client_due(struct cv_consumer *c)
         }
         if (!c->x.is_request_whole && !c->is_blocked)
             exchange_fail(c, CV_TIMEOUT_REQUEST, CV_HOP_CONSUMER, "the body came too slowly");
-        else if (cv_port_is_congested(&c->port) && cv_port_progress(&c->port) == c->progress)
-            consumer_abort(c); /* it does not read: no answer would reach it */
+        else if (is_deaf(c))
+            consumer_abort(c); /* no answer would reach it */
         else
-            set_client_timer(c, c->worker->relay->config->limits_body_idle_timeout_ms);
-        c->progress = cv_port_progress(&c->port);
+            give_time(c);
         break;
     default:
         c->client_due_ms = UINT64_MAX;
@@ -231,7 +266,7 @@ static void take_event(struct cv_consumer *c, const struct cv_http_event *event,
     case CV_HTTP_HEAD:
         c->head = *event->head;
         c->is_between = false;
-        c->client_due_ms = consumer_now_ms(c) + config->limits_body_idle_timeout_ms;
+        give_time(c);
         if (config->limits_body_bytes && c->head.framing == CV_HTTP_LENGTH &&
             c->head.content_length > config->limits_body_bytes)
             problem_answer(c, CV_BODY_TOO_LARGE, CV_HOP_CONSUMER, NULL, false);
@@ -239,7 +274,7 @@ static void take_event(struct cv_consumer *c, const struct cv_http_event *event,
             route_request(c);
         break;
     case CV_HTTP_BODY:
-        c->client_due_ms = consumer_now_ms(c) + config->limits_body_idle_timeout_ms;
+        body_moves(c, event->body.len);
         exchange_body(c, event->body);
         break;
     case CV_HTTP_TRAILERS:

@@ -25,6 +25,11 @@ enum {
     CONSUMER_BODY_MAX = 256 * 1024,     /* of a request's body, waiting for the upstream */
     CONSUMER_REQUEST_ID_LEN = 40,
     CONSUMER_RETRY_IDLE_MS = 1000, /* a pooled stream for methods that cannot be repeated */
+    /* Who keeps a request alive by moving a byte now and then must move this much in so many times
+     * limits.body_idle_timeout. */
+    CONSUMER_SLOW_TIMES = 10,
+    CONSUMER_SLOW_BODY_BYTES = 1024,
+    CONSUMER_SLOW_READ_BYTES = 16 * 1024,
 };
 
 enum consumer_state {
@@ -89,6 +94,10 @@ struct cv_consumer {
     struct cv_mail mail;
     uint64_t progress;      /* of the output, when client_due_ms was looked at last */
     uint64_t client_due_ms; /* head, keep-alive or body must move until then */
+    uint64_t slow_due_ms;   /* the body must have brought CONSUMER_SLOW_BODY_BYTES until then */
+    uint64_t slow_received; /* of them */
+    uint64_t slow_progress; /* as `progress`, when it last had moved enough */
+    unsigned slow_times;    /* looked since then */
     uint64_t keys_due_ms;   /* waiting for keys: give up then */
     uint64_t keys_attempts;
     bool is_peer_trusted;
