@@ -19,6 +19,7 @@ static const char tail_line[] = "-----END OPENSSH PRIVATE KEY-----";
 
 struct cv_ssh_host_key {
     EVP_PKEY *pkey;
+    uint8_t seed[SECRET_LEN]; /* OpenSSL 3.0 leaves a copy behind when it is asked for it */
     uint8_t blob[CV_SSH_HOST_KEY_BLOB_LEN];
 };
 
@@ -28,12 +29,13 @@ static void write_blob(struct cv_ssh_writer *w, const uint8_t public[PUBLIC_LEN]
     cv_ssh_write_string(w, cv_slice(public, PUBLIC_LEN));
 }
 
-/* Takes over `pkey`, also on failure. */
-static struct cv_status key_from_pkey(EVP_PKEY *pkey, struct cv_ssh_host_key **key)
+/* CV_INTERNAL when the crypto library refuses. */
+static struct cv_status key_from_seed(const uint8_t seed[SECRET_LEN], struct cv_ssh_host_key **key)
 {
     uint8_t public[PUBLIC_LEN];
     size_t len = sizeof public;
     *key = NULL;
+    EVP_PKEY *pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, SECRET_LEN);
     if (!pkey || EVP_PKEY_get_raw_public_key(pkey, public, &len) != 1 || len != sizeof public) {
         EVP_PKEY_free(pkey);
         return cv_status(CV_INTERNAL);
@@ -44,6 +46,7 @@ static struct cv_status key_from_pkey(EVP_PKEY *pkey, struct cv_ssh_host_key **k
         return cv_status(CV_NO_MEMORY);
     }
     (*key)->pkey = pkey;
+    memcpy((*key)->seed, seed, SECRET_LEN);
     struct cv_ssh_writer w = cv_ssh_writer((*key)->blob, sizeof(*key)->blob);
     write_blob(&w, public);
     return cv_ok();
@@ -51,7 +54,11 @@ static struct cv_status key_from_pkey(EVP_PKEY *pkey, struct cv_ssh_host_key **k
 
 struct cv_status cv_ssh_host_key_generate(struct cv_ssh_host_key **key)
 {
-    return key_from_pkey(EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), key);
+    uint8_t seed[SECRET_LEN];
+    cv_random(seed, sizeof seed); /* RFC 8032 §5.1.5: any 32 random bytes */
+    struct cv_status status = key_from_seed(seed, key);
+    cv_wipe(seed, sizeof seed);
+    return status;
 }
 
 void cv_ssh_host_key_free(struct cv_ssh_host_key **key)
@@ -59,6 +66,7 @@ void cv_ssh_host_key_free(struct cv_ssh_host_key **key)
     if (!key || !*key)
         return;
     EVP_PKEY_free((*key)->pkey);
+    cv_wipe(*key, sizeof **key);
     free(*key);
     *key = NULL;
 }
@@ -104,7 +112,8 @@ static bool read_private_section(struct cv_slice section, uint8_t seed[SECRET_LE
     return true;
 }
 
-static struct cv_status read_openssh(struct cv_slice file, EVP_PKEY **pkey, struct cv_error *error)
+static struct cv_status read_openssh(struct cv_slice file, struct cv_ssh_host_key **key,
+                                     struct cv_error *error)
 {
     struct cv_ssh_reader r = cv_ssh_reader(file);
     struct cv_slice mark, cipher, kdf, kdf_options, blob, section;
@@ -117,18 +126,17 @@ static struct cv_status read_openssh(struct cv_slice file, EVP_PKEY **pkey, stru
         return cv_fail(error, CV_CONFIG, "the OpenSSH key file is damaged");
     if (!cv_slice_is(cipher, "none") || !cv_slice_is(kdf, "none"))
         return cv_fail(error, CV_CONFIG, "the host key is encrypted; use one without passphrase");
-    uint8_t seed[SECRET_LEN], want[PUBLIC_LEN], have[PUBLIC_LEN];
-    size_t len = sizeof have;
+    uint8_t seed[SECRET_LEN], want[PUBLIC_LEN];
     if (!read_private_section(section, seed, want))
         return cv_fail(error, CV_CONFIG, "the host key is not an intact ssh-ed25519 key");
-    *pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, sizeof seed);
+    struct cv_status status = key_from_seed(seed, key);
     cv_wipe(seed, sizeof seed);
-    if (!*pkey)
-        return cv_fail(error, CV_INTERNAL, "the crypto library refuses the key");
-    if (EVP_PKEY_get_raw_public_key(*pkey, have, &len) == 1 && memcmp(have, want, len) == 0)
+    if (!cv_is_ok(status))
+        return cv_fail(error, status.id, "the crypto library refuses the key");
+    const uint8_t *have = (*key)->blob + sizeof(*key)->blob - PUBLIC_LEN;
+    if (memcmp(have, want, PUBLIC_LEN) == 0)
         return cv_ok();
-    EVP_PKEY_free(*pkey);
-    *pkey = NULL;
+    cv_ssh_host_key_free(key);
     return cv_fail(error, CV_CONFIG, "the halves of the host key do not belong together");
 }
 
@@ -167,47 +175,46 @@ static int no_passphrase(char *buf, int size, int is_writing, void *arg)
     return -1;
 }
 
-static struct cv_status read_pem(struct cv_slice text, EVP_PKEY **pkey, struct cv_error *error)
+static struct cv_status read_pem(struct cv_slice text, struct cv_ssh_host_key **key,
+                                 struct cv_error *error)
 {
+    uint8_t seed[SECRET_LEN];
+    size_t len = sizeof seed;
     BIO *bio = BIO_new_mem_buf(text.data, (int)text.len);
-    *pkey = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+    EVP_PKEY *pkey = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
     BIO_free(bio);
-    if (*pkey && EVP_PKEY_is_a(*pkey, "ED25519"))
-        return cv_ok();
-    EVP_PKEY_free(*pkey);
-    *pkey = NULL;
-    return cv_fail(error, CV_CONFIG, "the host key is not an unencrypted ed25519 private key");
+    bool is_ours = pkey && EVP_PKEY_is_a(pkey, "ED25519") &&
+                   EVP_PKEY_get_raw_private_key(pkey, seed, &len) == 1 && len == sizeof seed;
+    EVP_PKEY_free(pkey);
+    if (!is_ours)
+        return cv_fail(error, CV_CONFIG, "the host key is not an unencrypted ed25519 private key");
+    struct cv_status status = key_from_seed(seed, key);
+    cv_wipe(seed, sizeof seed);
+    return status;
 }
 
 struct cv_status cv_ssh_host_key_parse(struct cv_slice text, struct cv_ssh_host_key **key,
                                        struct cv_error *error)
 {
     *key = NULL;
-    EVP_PKEY *pkey = NULL;
     if (text.len > FILE_MAX)
         return cv_fail(error, CV_CONFIG, "the host key file is too large");
-    struct cv_status status;
-    if (cv_slice_starts_with(text, head_line)) {
-        struct cv_buf file;
-        cv_buf_init(&file, FILE_MAX);
-        status = read_armor(text, &file, error);
-        if (cv_is_ok(status))
-            status = read_openssh(cv_buf_slice(&file), &pkey, error);
-        cv_buf_wipe(&file);
-    } else {
-        status = read_pem(text, &pkey, error);
-    }
-    return cv_is_ok(status) ? key_from_pkey(pkey, key) : status;
+    if (!cv_slice_starts_with(text, head_line))
+        return read_pem(text, key, error);
+    struct cv_buf file;
+    cv_buf_init(&file, FILE_MAX);
+    struct cv_status status = read_armor(text, &file, error);
+    if (cv_is_ok(status))
+        status = read_openssh(cv_buf_slice(&file), key, error);
+    cv_buf_wipe(&file);
+    return status;
 }
 
-/* The binary content of a key file; false only when the key gives its secret not away. */
+/* The binary content of a key file; false when it does not fit. */
 static bool write_openssh(const struct cv_ssh_host_key *key, struct cv_ssh_writer *w)
 {
-    uint8_t seed[SECRET_LEN], section[256];
-    size_t seed_len = sizeof seed;
+    uint8_t section[256];
     struct cv_slice public = cv_slice(key->blob + sizeof key->blob - PUBLIC_LEN, PUBLIC_LEN);
-    if (EVP_PKEY_get_raw_private_key(key->pkey, seed, &seed_len) != 1)
-        return false;
     uint32_t check;
     cv_random(&check, sizeof check);
     struct cv_ssh_writer s = cv_ssh_writer(section, sizeof section);
@@ -215,7 +222,7 @@ static bool write_openssh(const struct cv_ssh_host_key *key, struct cv_ssh_write
     cv_ssh_write_u32(&s, check);
     cv_ssh_write_bytes(&s, cv_ssh_host_key_blob(key));
     cv_ssh_write_u32(&s, SECRET_LEN + PUBLIC_LEN);
-    cv_ssh_write_bytes(&s, cv_slice(seed, sizeof seed));
+    cv_ssh_write_bytes(&s, cv_slice(key->seed, sizeof key->seed));
     cv_ssh_write_bytes(&s, public);
     cv_ssh_write_str(&s, "culvert");
     for (uint8_t padding = 1; s.len % 8; padding++)
@@ -228,7 +235,6 @@ static bool write_openssh(const struct cv_ssh_host_key *key, struct cv_ssh_write
     cv_ssh_write_u32(w, 1);
     cv_ssh_write_string(w, cv_ssh_host_key_blob(key));
     cv_ssh_write_string(w, cv_ssh_written(&s));
-    cv_wipe(seed, sizeof seed);
     cv_wipe(section, sizeof section);
     return !w->is_failed;
 }
