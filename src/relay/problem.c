@@ -35,6 +35,17 @@ struct own_answer {
     bool is_reusable;
 };
 
+/* What browsers are to keep to: the relay's own answers are what their type says, and where this
+ * port speaks TLS, nobody who has been here should ask without it and show a token (RFC 6797 §7.1).
+ * Answers of services are theirs. */
+static struct cv_status write_browser_rules(const struct cv_consumer *c, struct cv_buf *out)
+{
+    TRY(cv_http_write_field_str(out, "X-Content-Type-Options", "nosniff"));
+    if (!cv_port_is_tls(&c->port))
+        return cv_ok();
+    return cv_http_write_field_str(out, "Strict-Transport-Security", "max-age=31536000");
+}
+
 static struct cv_status write_own(struct cv_consumer *c, const struct own_answer *answer,
                                   struct cv_buf *out)
 {
@@ -47,6 +58,7 @@ static struct cv_status write_own(struct cv_consumer *c, const struct own_answer
     if (answer->extra)
         TRY(cv_buf_append_str(out, answer->extra));
     TRY(head_write_cors(c, out));
+    TRY(write_browser_rules(c, out));
     if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), date))
         TRY(cv_http_write_field_str(out, "Date", date));
     if (c->x.id[0])
