@@ -3,6 +3,7 @@
 starting one for each would only take time. The harness that they come from lies in e2e/; names of
 test files are unique over all folders."""
 import os
+import secrets
 import ssl
 import subprocess
 import sys
@@ -95,7 +96,7 @@ class Authority:
         self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                       "-subj", f"/CN=server {self.count}", "-keyout", key, "-out", csr)
         self._openssl("x509", "-req", "-in", csr, "-CA", self.ca, "-CAkey", self.folder / "ca.key",
-                      "-set_serial", str(1000 + self.count), "-days", "2", "-extfile", extensions,
+                      "-set_serial", str(1 << 120 | secrets.randbits(120)), "-days", "2", "-extfile", extensions,
                       "-out", cert)
         return cert, key
 
