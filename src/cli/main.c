@@ -8,7 +8,9 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 struct entry {
@@ -64,11 +66,31 @@ static bool fill_standard_descriptors(void)
     return true;
 }
 
+#if defined(__has_feature)
+#define CV_HAS_FEATURE(name) __has_feature(name)
+#else
+#define CV_HAS_FEATURE(name) 0
+#endif
+
+/* Memory holds keys and tokens: no core file, and no other process of this user may attach or read
+ * /proc/PID/mem (prctl(2), PR_SET_DUMPABLE; docs/decisions/core-dumps.md). CULVERT_DUMPABLE=1 is
+ * for those who debug. The leak sanitizer attaches to its own process, which takes root otherwise.
+ */
+static void hide_memory(void)
+{
+#if !defined(__SANITIZE_ADDRESS__) && !CV_HAS_FEATURE(address_sanitizer)
+    const char *choice = getenv("CULVERT_DUMPABLE");
+    if (!choice || strcmp(choice, "1") != 0)
+        (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+#endif
+}
+
 int main(int argc, char **argv)
 {
     const char *const *words = (const char *const *)argv;
     if (!fill_standard_descriptors())
         return CV_EXIT_FAILED;
+    hide_memory();
     /* A file at its size limit (RLIMIT_FSIZE) is a write that fails, like a full disk. */
     (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {

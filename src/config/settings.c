@@ -168,7 +168,7 @@ static struct cv_status apply_file(const struct cv_schema *schema, void *values,
         (void)close(fd);
     if (cv_is_ok(status))
         status = apply_text(schema, values, cv_buf_slice(&text), path, problems);
-    cv_buf_done(&text);
+    cv_buf_wipe(&text); /* a proxy's password may be in it */
     return status;
 }
 

@@ -15,6 +15,8 @@
 #include <openssl/x509v3.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* Several records per read system call; freed while a connection is idle. */
 enum { READ_AHEAD_BYTES = 64 * 1024, RECORD_BYTES = 16 * 1024 };
@@ -165,10 +167,26 @@ static int no_passphrase(char *buf, int size, int rwflag, void *arg)
     return -1;
 }
 
+/* The key is the server's identity. Others may not read it; a group may (ssl-cert on Debian), as
+ * long as it cannot change it. */
+static struct cv_status check_key_file(const char *path, struct cv_error *error)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return cv_fail_errno(error, CV_TLS, errno, "key %.160s", path);
+    if (st.st_mode & (S_IWGRP | S_IRWXO))
+        return cv_fail(error, CV_TLS,
+                       "key %.160s can be read or changed by others; run chmod 600 on it", path);
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        return cv_fail(error, CV_TLS, "key %.160s belongs to another user", path);
+    return cv_ok();
+}
+
 static struct cv_status load_server(const char *cert_file, const char *key_file, SSL_CTX **out,
                                     struct cv_error *error)
 {
     char what[192];
+    CV_RETURN_IF_ERROR(check_key_file(key_file, error));
     SSL_CTX *ctx = context_new(TLS_server_method());
     if (!ctx)
         return fail_queue(error, "TLS cannot be set up");

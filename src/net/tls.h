@@ -21,7 +21,8 @@ struct cv_tls_session;
 
 /* Certificate chain and key from PEM files; ALPN "http/1.1" (RFC 7301; a client that offers only
  * others is refused), session tickets, no early data. CV_TLS with detail: a file that cannot be
- * read, a key that is not the certificate's. */
+ * read, a key that is not the certificate's, a key file that others may read or a group change, or
+ * that belongs to neither this user nor root. */
 struct cv_status cv_tls_server_new(const char *cert_file, const char *key_file,
                                    struct cv_tls_server **out, struct cv_error *error);
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct certs certs, others;
@@ -117,10 +118,34 @@ static void copy_file(const char *from, const char *to)
     FILE *in = fopen(from, "r");
     FILE *out = fopen(to, "w");
     assert_true(in && out);
+    assert_int_equal(fchmod(fileno(out), 0600), 0);
     size_t len = fread(bytes, 1, sizeof bytes, in);
     assert_int_equal(fwrite(bytes, 1, len, out), len);
     assert_int_equal(fclose(in), 0);
     assert_int_equal(fclose(out), 0);
+}
+
+static void a_key_that_others_may_read_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        mode_t mode;
+        bool is_fine;
+    } cases[] = {{0600, true},  {0400, true},  {0640, true},  {0440, true}, {0644, false},
+                 {0604, false}, {0601, false}, {0602, false}, {0660, false}};
+    struct certs own;
+    certs_make(&own, "localhost");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct cv_tls_server *server = NULL;
+        struct cv_error error = {0};
+        assert_int_equal(chmod(own.key, cases[i].mode), 0);
+        struct cv_status status = cv_tls_server_new(own.cert, own.key, &server, &error);
+        assert_status(status, cases[i].is_fine ? CV_OK : CV_TLS);
+        if (!cases[i].is_fine)
+            assert_non_null(strstr(error.detail, "chmod 600"));
+        cv_tls_server_free(&server);
+    }
+    certs_done(&own);
 }
 
 static void a_reload_takes_the_new_certificate_or_keeps_the_old(void **state)
@@ -309,6 +334,7 @@ int main(void)
         cmocka_unit_test(the_name_in_the_certificate_counts),
         cmocka_unit_test(an_unknown_authority_is_refused),
         cmocka_unit_test(files_that_do_not_fit_are_refused),
+        cmocka_unit_test(a_key_that_others_may_read_is_refused),
         cmocka_unit_test(a_reload_takes_the_new_certificate_or_keeps_the_old),
         cmocka_unit_test(tls_1_2_is_refused),
         cmocka_unit_test(alpn_takes_http_1_1_only),

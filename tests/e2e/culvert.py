@@ -246,6 +246,9 @@ class Process:
         for token in self.world.secrets:
             if any(token in line for line in self.lines):
                 found.append(f"{self.name}: a token is in the log")
+        for path, text in self.world.key_texts():
+            if any(text in line for line in self.lines):
+                found.append(f"{self.name}: a part of {path.name} is in the log")
         return found
 
 
@@ -288,6 +291,8 @@ class World:
     def env(self, extra=None):
         env = {k: v for k, v in os.environ.items()
                if k.lower() not in PROXY_VARIABLES and not k.startswith("CULVERT_")}
+        if os.geteuid() != 0:  # else the tests cannot look into /proc/PID of what they started
+            env["CULVERT_DUMPABLE"] = "1"
         env.update(CULVERT_STATE_DIR=str(self.state), HOME=str(self.folder), LOG_FORMAT="json",
                    LOG_LEVEL=os.environ.get("CULVERT_TEST_LOG_LEVEL", "debug"))
         for key, value in (extra or {}).items():
@@ -315,6 +320,19 @@ class World:
             self.tokens[key] = done.stdout.strip()
             self.secrets.add(self.tokens[key])
         return self.tokens[key]
+
+    def key_texts(self):
+        """(file, line) of every private key that lies in the world's folders: host keys, signing
+        keys, TLS keys, HMAC secrets."""
+        found = []
+        for path in self.folder.rglob("*"):
+            if not path.is_file() or path.stat().st_size > 16384 or path.suffix == ".log":
+                continue
+            text = path.read_bytes().decode("latin-1")
+            if "PRIVATE KEY-----" in text or path.name in ("secret", "secret_file"):
+                found += [(path, line) for line in text.split("\n")
+                          if len(line) >= 24 and "-----" not in line]
+        return found
 
     def write(self, name, text):
         path = self.folder / name

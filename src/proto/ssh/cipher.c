@@ -145,7 +145,7 @@ static bool chacha_start(EVP_CIPHER_CTX *ctx, uint32_t sequence)
     return EVP_CipherInit_ex(ctx, NULL, NULL, NULL, iv, -1) == 1;
 }
 
-static bool crypt(EVP_CIPHER_CTX *ctx, uint8_t *out, const uint8_t *in, size_t len)
+static bool run_cipher(EVP_CIPHER_CTX *ctx, uint8_t *out, const uint8_t *in, size_t len)
 {
     int out_len;
     return len == 0 || EVP_CipherUpdate(ctx, out, &out_len, in, (int)len) == 1;
@@ -157,7 +157,7 @@ static bool chacha_main_start(struct cv_ssh_cipher *cipher, uint32_t sequence)
 {
     uint8_t block[CHACHA_BLOCK] = {0};
     bool is_ok = chacha_start(cipher->main, sequence) &&
-                 crypt(cipher->main, block, block, sizeof block) &&
+                 run_cipher(cipher->main, block, block, sizeof block) &&
                  EVP_MAC_init(cipher->mac, block, POLY_KEY_LEN, NULL) == 1;
     cv_wipe(block, sizeof block);
     return is_ok;
@@ -188,7 +188,7 @@ struct cv_status cv_ssh_cipher_length(struct cv_ssh_cipher *cipher, uint32_t seq
     memcpy(plain, head, sizeof plain);
     if (cipher->def->kind == CV_SSH_CIPHER_CHACHA &&
         !(chacha_start(cipher->header, sequence) &&
-          crypt(cipher->header, plain, plain, sizeof plain)))
+          run_cipher(cipher->header, plain, plain, sizeof plain)))
         return cv_status(CV_INTERNAL);
     *packet_length = cv_get_u32(plain);
     return cv_ok();
@@ -212,14 +212,15 @@ struct cv_status cv_ssh_cipher_seal(struct cv_ssh_cipher *cipher, uint32_t seque
         break;
     case CV_SSH_CIPHER_CHACHA:
         is_ok = chacha_start(cipher->header, sequence) &&
-                crypt(cipher->header, packet, packet, LENGTH_LEN) &&
+                run_cipher(cipher->header, packet, packet, LENGTH_LEN) &&
                 chacha_main_start(cipher, sequence);
         break;
     }
-    is_ok = is_ok &&
-            crypt(cipher->main, packet + LENGTH_LEN, packet + LENGTH_LEN, body_at - LENGTH_LEN) &&
-            crypt(cipher->main, packet + body_at, body.data, body.len) &&
-            crypt(cipher->main, packet + tail, packet + tail, end - tail);
+    is_ok =
+        is_ok &&
+        run_cipher(cipher->main, packet + LENGTH_LEN, packet + LENGTH_LEN, body_at - LENGTH_LEN) &&
+        run_cipher(cipher->main, packet + body_at, body.data, body.len) &&
+        run_cipher(cipher->main, packet + tail, packet + tail, end - tail);
     if (cipher->def->kind == CV_SSH_CIPHER_GCM) {
         int len;
         is_ok = is_ok && EVP_CipherFinal_ex(cipher->main, tag, &len) == 1 &&
@@ -239,7 +240,7 @@ static struct cv_status gcm_open(struct cv_ssh_cipher *cipher, uint8_t *packet,
     int len;
     if (!gcm_start(cipher, packet) ||
         EVP_CIPHER_CTX_ctrl(cipher->main, EVP_CTRL_AEAD_SET_TAG, CV_SSH_CIPHER_TAG_LEN, tag) != 1 ||
-        !crypt(cipher->main, data, data, packet_length))
+        !run_cipher(cipher->main, data, data, packet_length))
         return cv_status(CV_INTERNAL);
     return EVP_CipherFinal_ex(cipher->main, tag, &len) == 1 ? cv_ok() : cv_status(CV_SSH_MAC);
 }
@@ -254,7 +255,7 @@ static struct cv_status chacha_open(struct cv_ssh_cipher *cipher, uint32_t seque
         return cv_status(CV_INTERNAL);
     if (CRYPTO_memcmp(tag, data + packet_length, sizeof tag) != 0)
         return cv_status(CV_SSH_MAC);
-    return crypt(cipher->main, data, data, packet_length) ? cv_ok() : cv_status(CV_INTERNAL);
+    return run_cipher(cipher->main, data, data, packet_length) ? cv_ok() : cv_status(CV_INTERNAL);
 }
 
 struct cv_status cv_ssh_cipher_open(struct cv_ssh_cipher *cipher, uint32_t sequence,
