@@ -22,7 +22,7 @@ bool cv_cli_parse(const struct cv_command *command, int argc, const char *const 
     struct cv_buf text;
     cv_buf_init(&text, 65536);
     status = cv_command_help(command, "culvert", &text);
-    (void)fwrite(cv_buf_head(&text), 1, cv_buf_len(&text), stdout);
+    cv_cli_print(&text, stdout);
     cv_buf_done(&text);
     *exit_code = cv_cli_end_output(cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED);
     return false;
@@ -69,7 +69,7 @@ void cv_cli_print_problems(const struct cv_problems *problems)
     struct cv_buf text;
     cv_buf_init(&text, 1024 * 1024);
     struct cv_status status = cv_problems_print(problems, &text);
-    (void)fwrite(cv_buf_head(&text), 1, cv_buf_len(&text), stderr);
+    cv_cli_print(&text, stderr);
     if (!cv_is_ok(status) || cv_buf_len(&text) == 0)
         cv_cli_complain(CV_NO_MEMORY, NULL);
     cv_buf_done(&text);
@@ -81,6 +81,12 @@ bool cv_cli_is_usage(const struct cv_problems *problems)
         if (strncmp(problems->items[i].where, "--", 2) == 0)
             return true;
     return false;
+}
+
+void cv_cli_print(const struct cv_buf *text, FILE *to)
+{
+    if (cv_buf_len(text))
+        (void)fwrite(cv_buf_head(text), 1, cv_buf_len(text), to);
 }
 
 int cv_cli_end_output(int exit_code)

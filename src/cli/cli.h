@@ -7,8 +7,11 @@
 #ifndef CV_CLI_CLI_H
 #define CV_CLI_CLI_H
 
+#include "base/buf.h"
 #include "cli/options.h"
 #include "telemetry/log.h"
+
+#include <stdio.h>
 
 enum cv_exit {
     CV_EXIT_OK = 0,
@@ -46,6 +49,9 @@ void cv_cli_print_problems(const struct cv_problems *problems);
 
 /* True when a problem is about a flag of this command line, so that the usage was wrong. */
 bool cv_cli_is_usage(const struct cv_problems *problems);
+
+/* Writes all of `text`; whether that went well is seen by cv_cli_end_output. */
+void cv_cli_print(const struct cv_buf *text, FILE *to);
 
 /* The end of a command whose result is what it printed on stdout: `exit_code`, or CV_EXIT_FAILED
  * with a complaint on stderr when not all of it could be written (a full disk, a closed pipe). */

@@ -75,7 +75,7 @@ static int show(const struct cv_schema *schema, const struct cv_config_sources *
     if (cv_is_ok(status) && is_json)
         status = cv_buf_append_byte(&text, '\n');
     cv_settings_done(schema, &values);
-    (void)fwrite(cv_buf_head(&text), 1, cv_buf_len(&text), stdout);
+    cv_cli_print(&text, stdout);
     cv_buf_done(&text);
     return cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED;
 }

@@ -138,7 +138,7 @@ int cv_cli_token(int argc, const char *const *argv)
     struct cv_status status = values.is_dev ? sign_for_dev(&request, &out, &error)
                                             : sign_with_key(&values, &request, &out, &error);
     if (cv_is_ok(status)) {
-        (void)fwrite(cv_buf_head(&out), 1, cv_buf_len(&out), stdout);
+        cv_cli_print(&out, stdout);
         (void)fputc('\n', stdout);
     } else {
         cv_cli_complain(status.id, &error);

@@ -121,7 +121,7 @@ def test_without_randomness_nothing_goes_on(world, new_faults, error):
             break
     relay.stopped = True
     assert relay.wait(10) not in (0, None)
-    assert "random" in relay.tail()
+    assert "random" in relay.tail(), relay.tail()
     done = world.run("token", "--dev", "--sub", "bob", env={**faults.env(), "CULVERT_STATE_DIR":
                                                             world.folder / "other"})
     assert done.returncode != 0 and not done.stdout
