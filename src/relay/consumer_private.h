@@ -152,7 +152,8 @@ bool pages_is_diagnostics(const struct cv_consumer *c);
  * authentication. */
 void pages_diagnostics(struct cv_consumer *c);
 
-/* What an upgrade to a link answers; `extra` is further field lines with CRLF, or NULL. */
+/* What an upgrade to a link answers; `extra` is further field lines with CRLF, or NULL. Without
+ * memory nothing is written, and the peer, which sees no answer, dials again. */
 void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16],
                      const char *extra);
 

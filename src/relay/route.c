@@ -22,6 +22,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define TRY CV_RETURN_IF_ERROR
+
 enum {
     KEYS_WAIT_MS = 5000,
     /* Links of a user beside those that publish: forward, stdio, and those not yet that far. */
@@ -155,24 +157,33 @@ static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_buf *join
     return cv_ok();
 }
 
+static struct cv_status write_101(struct cv_consumer *c, struct cv_slice protocol,
+                                  const uint8_t link_id[16], const char *extra, struct cv_buf *out)
+{
+    char accept[CV_WS_ACCEPT_SIZE], id[33];
+    cv_ws_accept_key(field(c, "Sec-WebSocket-Key"), accept);
+    cv_hex_encode(cv_slice(link_id, 16), id);
+    TRY(cv_http_write_status_line(out, 101, cv_slice_str("Switching Protocols")));
+    TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));
+    TRY(cv_http_write_field_str(out, "Upgrade", "websocket"));
+    TRY(cv_http_write_field_str(out, "Sec-WebSocket-Accept", accept));
+    TRY(cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), protocol));
+    if (cv_slice_is(protocol, "culvert.v1"))
+        TRY(cv_http_write_field_str(out, "Culvert-Link", id));
+    if (extra)
+        TRY(cv_buf_append_str(out, extra));
+    TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
+    return cv_http_write_head_end(out);
+}
+
 void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16],
                      const char *extra)
 {
     struct cv_buf *out = cv_port_out(&c->port);
-    char accept[CV_WS_ACCEPT_SIZE], id[33];
-    cv_ws_accept_key(field(c, "Sec-WebSocket-Key"), accept);
-    cv_hex_encode(cv_slice(link_id, 16), id);
-    (void)cv_http_write_status_line(out, 101, cv_slice_str("Switching Protocols"));
-    (void)cv_http_write_field_str(out, "Connection", "Upgrade");
-    (void)cv_http_write_field_str(out, "Upgrade", "websocket");
-    (void)cv_http_write_field_str(out, "Sec-WebSocket-Accept", accept);
-    (void)cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), protocol);
-    if (cv_slice_is(protocol, "culvert.v1"))
-        (void)cv_http_write_field_str(out, "Culvert-Link", id);
-    if (extra)
-        (void)cv_buf_append_str(out, extra);
-    (void)cv_http_write_field_str(out, "X-Request-Id", c->x.id);
-    (void)cv_http_write_head_end(out);
+    size_t before = cv_buf_len(out);
+    /* Nothing rather than a 101 with a field missing: the frames behind it are then no answer. */
+    if (!cv_is_ok(write_101(c, protocol, link_id, extra, out)))
+        cv_buf_truncate(out, before);
     cv_port_flush(&c->port);
 }
 
