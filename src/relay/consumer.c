@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A consumer's connection: bytes in, requests one by one, moving to another worker.
+ * A consumer's connection: bytes in, requests one by one.
  *
  * Happy path: on_data → process: parse a head → route_request → exchange … body →
  * consumer_request_done → process goes on with what came meanwhile. Ways it fails: the request is
@@ -38,7 +38,6 @@ static const struct cv_fsm_def consumer_states = {"consumer", state_names, state
                                                   CONSUMER_STATE_COUNT};
 
 static void process(void *arg);
-static void go_on(struct cv_consumer *c);
 
 uint64_t consumer_now_ms(const struct cv_consumer *c)
 {
@@ -52,7 +51,7 @@ bool consumer_is_get(const struct cv_consumer *c)
 
 /* ---- time ---- */
 
-static void set_client_timer(struct cv_consumer *c, uint64_t ms)
+void consumer_set_timer(struct cv_consumer *c, uint64_t ms)
 {
     c->client_due_ms = consumer_now_ms(c) + ms;
     consumer_arm(c);
@@ -157,7 +156,7 @@ static void on_timer(void *arg)
         bool is_new = cv_keysource_attempts(c->worker->relay->keys) != c->keys_attempts;
         if (is_new || now_ms >= c->keys_due_ms) {
             cv_fsm_set(&c->state, CONSUMER_READING);
-            go_on(c);
+            consumer_go_on(c);
         }
     } else if (now_ms >= c->client_due_ms) {
         on_client_due(c);
@@ -170,7 +169,7 @@ static void on_timer(void *arg)
 
 /* ---- life ---- */
 
-static void list(struct cv_consumer *c, struct cv_relay_worker *worker)
+void consumer_list(struct cv_consumer *c, struct cv_relay_worker *worker)
 {
     c->worker = worker;
     c->is_listed = true;
@@ -178,20 +177,20 @@ static void list(struct cv_consumer *c, struct cv_relay_worker *worker)
     (void)atomic_fetch_add_explicit(&worker->consumer_count, 1, memory_order_relaxed);
 }
 
-static void unlist(struct cv_consumer *c)
+void consumer_unlist(struct cv_consumer *c)
 {
     c->is_listed = false;
     DL_DELETE(c->worker->consumers, c);
     (void)atomic_fetch_sub_explicit(&c->worker->consumer_count, 1, memory_order_relaxed);
 }
 
-static void consumer_free(struct cv_consumer *c)
+void consumer_free(struct cv_consumer *c)
 {
     exchange_cancel(c);
     cv_worker_timer_stop(c->worker->worker, &c->timer);
     cv_defer_cancel(&c->next_request);
     if (c->is_listed)
-        unlist(c);
+        consumer_unlist(c);
     cv_http_parser_free(&c->parser);
     cv_buf_done(&c->in);
     cv_identity_unref(&c->owner);
@@ -239,7 +238,7 @@ void consumer_request_done(struct cv_consumer *c, bool is_reusable)
     c->x = (struct exchange){0};
     c->is_between = true;
     cv_fsm_set(&c->state, CONSUMER_READING);
-    set_client_timer(c, config->limits_keepalive_timeout_ms);
+    consumer_set_timer(c, config->limits_keepalive_timeout_ms);
     if (!c->is_processing)
         cv_worker_defer(c->worker->worker, &c->next_request);
 }
@@ -319,7 +318,7 @@ static void parse(struct cv_consumer *c)
     }
 }
 
-static void keep(struct cv_consumer *c, struct cv_slice rest)
+void consumer_keep(struct cv_consumer *c, struct cv_slice rest)
 {
     if (rest.len && !cv_is_ok(cv_buf_append_slice(&c->in, rest)))
         consumer_abort(c);
@@ -369,7 +368,7 @@ static void process(void *arg)
         cv_buf_init(&c->in, bytes.cap);
         use(c, cv_buf_head(&bytes), cv_buf_len(&bytes));
         if (c->state.state != CONSUMER_ENDING)
-            keep(c, cv_http_parser_take_rest(c->parser));
+            consumer_keep(c, cv_http_parser_take_rest(c->parser));
         cv_buf_done(&bytes);
     }
     if (c->is_eof && !cv_buf_len(&c->in) && can_parse(c)) {
@@ -383,9 +382,7 @@ static void process(void *arg)
     consumer_arm(c);
 }
 
-/* After a move or after waiting for keys: what came of the body meanwhile is looked at before the
- * head goes out. */
-static void go_on(struct cv_consumer *c)
+void consumer_go_on(struct cv_consumer *c)
 {
     c->is_processing = true;
     route_go_on(c);
@@ -411,17 +408,17 @@ static void on_data(void *arg, uint8_t *data, size_t len)
     if (c->is_between && c->state.state == CONSUMER_READING) {
         /* The first byte of a request: its head has its own time. */
         c->is_between = false;
-        set_client_timer(c, c->worker->relay->config->limits_header_timeout_ms);
+        consumer_set_timer(c, c->worker->relay->config->limits_header_timeout_ms);
     }
     if (cv_buf_len(&c->in) || !is_usable) {
-        keep(c, cv_slice(data, len));
+        consumer_keep(c, cv_slice(data, len));
         set_reading(c);
         return;
     }
     c->is_processing = true;
     use(c, data, len);
     if (c->state.state != CONSUMER_ENDING)
-        keep(c, cv_http_parser_take_rest(c->parser));
+        consumer_keep(c, cv_http_parser_take_rest(c->parser));
     flush(c);
     if (c->state.state == CONSUMER_ENDING)
         return;
@@ -490,53 +487,6 @@ static const struct cv_port_ops port_ops = {
     .on_closed = on_closed,
 };
 
-/* ---- moving ---- */
-
-static void on_arrival(void *arg)
-{
-    struct cv_consumer *c = arg;
-    list(c, c->destination);
-    if (!cv_is_ok(cv_port_attach(&c->port, c->worker->worker))) {
-        cv_conn_discard(cv_port_take_conn(&c->port));
-        consumer_free(c); /* a worker that stops runs nothing at the end of a turn any more */
-        return;
-    }
-    set_client_timer(c, c->worker->relay->config->limits_body_idle_timeout_ms);
-    go_on(c);
-}
-
-/* At the end of the turn, when nobody up the stack looks at the connection any more. */
-static void on_departure(void *arg)
-{
-    struct cv_consumer *c = arg;
-    cv_mail_init(&c->mail, on_arrival, c);
-    if (cv_worker_post(c->destination->worker, &c->mail))
-        return;
-    cv_conn_discard(cv_port_take_conn(&c->port));
-    consumer_free(c);
-}
-
-bool consumer_move(struct cv_consumer *c, unsigned index, bool is_for_good)
-{
-    bool may_move = is_for_good || (!c->has_moved && !c->is_peer_trusted);
-    if (!may_move || !cv_port_is_socket(&c->port))
-        return false;
-    keep(c, cv_http_parser_take_rest(c->parser));
-    if (c->state.state == CONSUMER_ENDING)
-        return true; /* without memory it goes nowhere */
-    if (!cv_is_ok(cv_port_detach(&c->port)))
-        return false;
-    c->has_moved = true;
-    cv_fsm_set(&c->state, CONSUMER_MOVING);
-    cv_worker_timer_stop(c->worker->worker, &c->timer);
-    cv_defer_cancel(&c->next_request);
-    unlist(c);
-    c->destination = &c->worker->relay->workers[index];
-    cv_defer_init(&c->departure, on_departure, c);
-    cv_worker_defer(c->worker->worker, &c->departure);
-    return true;
-}
-
 /* ---- from outside ---- */
 
 static struct cv_consumer *consumer_new(struct cv_relay_worker *worker)
@@ -554,7 +504,7 @@ static struct cv_consumer *consumer_new(struct cv_relay_worker *worker)
     limits.head = config->limits_head_bytes;
     limits.field_count = config->limits_fields;
     c->parser = cv_http_parser_new(CV_HTTP_REQUESTS, &limits);
-    list(c, worker);
+    consumer_list(c, worker);
     if (!c->parser) {
         consumer_free(c);
         return NULL;
@@ -596,7 +546,7 @@ void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_
         consumer_free(c);
         return;
     }
-    set_client_timer(c, relay->config->limits_header_timeout_ms);
+    consumer_set_timer(c, relay->config->limits_header_timeout_ms);
 }
 
 void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream *stream,
@@ -612,7 +562,7 @@ void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream 
     c->in.cap += worker->relay->config->ssh_window_bytes; /* comes whether or not we are paused */
     (void)cv_slice_to_str(cv_slice_str(name), c->tunnel, sizeof c->tunnel);
     cv_port_open_stream(&c->port, worker->worker, stream, out_cap(worker->relay), &port_ops, c);
-    set_client_timer(c, worker->relay->config->limits_keepalive_timeout_ms);
+    consumer_set_timer(c, worker->relay->config->limits_keepalive_timeout_ms);
 }
 
 void cv_consumer_drain_all(struct cv_relay_worker *worker)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the files of a consumer's connection share: consumer.c (the connection: bytes in, requests
- * one by one, moving), route.c (what a request is for, who asks), pages.c (the relay's own pages),
- * exchange.c (a request and its answer through an upstream), head.c (heads written anew), problem.c
- * (errors). Nobody else includes this.
+ * one by one), consumer_move.c (to another worker), route.c (what a request is for, who asks),
+ * pages.c (the relay's own pages), exchange.c (a request and its answer through an upstream),
+ * head.c (heads written anew), problem.c (errors). Nobody else includes this.
  */
 #ifndef CV_RELAY_CONSUMER_PRIVATE_H
 #define CV_RELAY_CONSUMER_PRIVATE_H
@@ -125,14 +125,30 @@ void consumer_request_done(struct cv_consumer *c, bool is_reusable);
 void consumer_abort(struct cv_consumer *c);
 /* The connection was given away: frees the rest at the end of the turn. */
 void consumer_gone(struct cv_consumer *c);
-/* Moves to worker `index` and calls route_go_on there. `is_for_good`: as the socket of a link, to
- * which neither once-in-a-life nor a trusted proxy is an obstacle. False: it has to stay. */
-bool consumer_move(struct cv_consumer *c, unsigned index, bool is_for_good);
 /* Looks at all deadlines again. */
 void consumer_arm(struct cv_consumer *c);
 uint64_t consumer_now_ms(const struct cv_consumer *c);
+/* The consumer's own deadline: head, keep-alive or body must move within `ms`. */
+void consumer_set_timer(struct cv_consumer *c, uint64_t ms);
+/* Keeps bytes that cannot be used yet, behind those kept before; without room the connection ends.
+ */
+void consumer_keep(struct cv_consumer *c, struct cv_slice rest);
+/* Goes on with a request that has moved or waited for keys: what came of its body meanwhile is
+ * looked at before its head goes out. */
+void consumer_go_on(struct cv_consumer *c);
+/* In and out of the worker's list of connections. */
+void consumer_list(struct cv_consumer *c, struct cv_relay_worker *worker);
+void consumer_unlist(struct cv_consumer *c);
+/* Frees it now: nobody up the stack may look at it again. */
+void consumer_free(struct cv_consumer *c);
 /* GET or HEAD. */
 bool consumer_is_get(const struct cv_consumer *c);
+
+/* ---- consumer_move.c ---- */
+
+/* Moves to worker `index` and calls route_go_on there. `is_for_good`: as the socket of a link, to
+ * which neither once-in-a-life nor a trusted proxy is an obstacle. False: it has to stay. */
+bool consumer_move(struct cv_consumer *c, unsigned index, bool is_for_good);
 
 /* ---- route.c ---- */
 

@@ -129,19 +129,17 @@ static struct cv_status write_forwarding(struct cv_consumer *c, struct cv_buf *o
 /* RFC 9110 §7.6.3: a gateway says that it was there, behind those before it. */
 static struct cv_status write_via(const struct cv_consumer *c, struct cv_buf *out)
 {
-    struct cv_buf via;
+    struct cv_buf joined, via;
+    cv_buf_init(&joined, 2 * c->worker->relay->config->limits_head_bytes);
     cv_buf_init(&via, 2 * c->worker->relay->config->limits_head_bytes);
-    struct cv_status status = cv_ok();
-    for (size_t i = 0; i < c->head.field_count && cv_is_ok(status); i++) {
-        const struct cv_http_field *f = &c->head.fields[i];
-        if (cv_slice_is_nocase(f->name, "Via") && f->value.len)
-            status = cv_buf_printf(&via, "%.*s, ", (int)f->value.len, (const char *)f->value.data);
-    }
-    if (cv_is_ok(status))
-        status = cv_buf_printf(&via, "1.%d culvert", c->head.version_minor);
+    struct cv_slice before = cv_http_join(&c->head, "Via", &joined);
+    struct cv_status status =
+        cv_buf_printf(&via, "%.*s%s1.%d culvert", (int)before.len, (const char *)before.data,
+                      before.len ? ", " : "", c->head.version_minor);
     if (cv_is_ok(status))
         status = cv_http_write_field(out, cv_slice_str("Via"), cv_buf_slice(&via));
     cv_buf_done(&via);
+    cv_buf_done(&joined);
     return status;
 }
 

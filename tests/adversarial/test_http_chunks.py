@@ -123,6 +123,7 @@ def test_row_12_an_answer_that_has_begun_is_cut(target):
                             "Transfer-Encoding: chunked\r\n\r\n".encode() + GOOD)
                 head = client.head()
                 assert head.status == 200
+                client.wait_bytes()
                 with contextlib.suppress(OSError):
                     client.send(data)
                 client.body(head)

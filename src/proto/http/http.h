@@ -87,10 +87,10 @@ bool cv_http_is_field_value(struct cv_slice text);
 const struct cv_slice *cv_http_find(const struct cv_http_head *head, const char *name);
 /* How many field lines have that name. */
 size_t cv_http_count(const struct cv_http_head *head, const char *name);
-/* The value of a list field over all its lines, joined with ", " (RFC 9110 §5.3); empty without one.
- * A single line is a slice into the head; several are put into `joined`, which keeps them where they
- * are until it is done: with a cap of twice the head's there is room for every field. Empty as well
- * without memory for it. */
+/* The value of a list field over all its lines, joined with ", " (RFC 9110 §5.3); empty without
+ * one. A single line is a slice into the head; several are put into `joined`, which keeps them
+ * where they are until it is done: with a cap of twice the head's there is room for every field.
+ * Empty as well without memory for it. */
 struct cv_slice cv_http_join(const struct cv_http_head *head, const char *name,
                              struct cv_buf *joined);
 /* Whether a field's comma-separated value, over all its lines, has this element (case-insensitive;
