@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from attack import UPGRADE, Target, close_code, frame, reset, upgrade
+from attack import UPGRADE, Target, frame, reset, upgrade
 from client import Client
 from culvert import World, wait_for
 from hostile import Boolean, Hostile, String, asyncssh, drive
