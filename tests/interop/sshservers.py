@@ -6,6 +6,7 @@ tcpip-forward asks for on loopback, and knows an end of one direction alone or d
 key exchange about every REKEY bytes.
 """
 import asyncio
+import os
 import shutil
 import subprocess
 import threading
@@ -44,11 +45,12 @@ class Sshd(SshServer):
         self.service = Echo()
         self.echo = f"127.0.0.1:{self.service.port}"
         self.port = free_port()
+        uid = os.getuid() or 1000  # whoever is not root cannot let in others
         accounts = {
             "passwd": f"sshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n"
-                      f"{USER}::1000:1000::/nonexistent:/bin/false\n",
+                      f"{USER}::{uid}:{uid}::/nonexistent:/bin/false\n",
             "shadow": f"sshd:!:1::::::\n{USER}::1:0:99999:7:::\n",
-            "group": f"nogroup:x:65534:\n{USER}:x:1000:\n"}
+            "group": f"nogroup:x:65534:\n{USER}:x:{uid}:\n"}
         env = {f"NSS_WRAPPER_{name.upper()}": str(world.write(name, text))
                for name, text in accounts.items()}
         config = world.write("sshd_config", f"""
@@ -61,8 +63,9 @@ PermitEmptyPasswords yes
 RekeyLimit {rekey}
 AllowTcpForwarding yes
 """)
-        # Where it keeps its unprivileged half; the package's own service makes it at boot.
-        subprocess.run(["mkdir", "-p", "/run/sshd"], check=True)
+        # Where root's keeps its unprivileged half; the package's own service makes it at boot.
+        if os.getuid() == 0:
+            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
         process = world.spawn("/usr/sbin/sshd", "-D", "-e", "-f", config,
                               env=world.env({**env, "LD_PRELOAD": "libnss_wrapper.so"}))
 
