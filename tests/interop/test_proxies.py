@@ -89,7 +89,15 @@ every_front = pytest.mark.parametrize("front", FRONTS)
 
 @pytest.fixture
 def behind(world, authority, key):  # noqa: F811
-    return lambda front, kind="plain", **kw: KINDS[kind](world, authority, key, front, **kw)
+    scenes = []
+
+    def start(front, kind="plain", **kw):
+        scenes.append(KINDS[kind](world, authority, key, front, **kw))
+        return scenes[-1]
+
+    yield start
+    for scene in scenes:  # while there still is a way for its goodbye
+        scene.agent.stop()
 
 
 @pytest.mark.parametrize("mib", [SHORT_MIB, pytest.param(LONG_MIB, marks=pytest.mark.long)])
@@ -157,24 +165,50 @@ def test_pings_keep_an_idle_link_through_a_proxy(behind, front, kind):
     scene = behind(front, kind, idle_s=3, env=PATIENCE)
     stopped = threading.Event()
     assert not stopped.wait(7)
-    assert not scene.relay.find("link_down") and not scene.agent.find("link_down")
+    assert not scene.relay.find("link_detached") and not scene.relay.find("link_down")
     assert scene.fetch().status == 200
 
 
 @every_front
-def test_a_link_that_a_proxy_found_idle_comes_back(behind, front):
+def test_a_link_that_a_proxy_finds_idle_comes_back(behind, front):
+    """Each second the proxy cuts the link: it resumes, and an answer that pauses longer is whole."""
+    def pausing(conn, request):
+        conn.start_chunked()
+        for piece in (b"before, ", b"after"):
+            conn.chunk(piece)
+            scene.relay.wait_log("link_resumed", timeout=BACK_S, since=len(scene.relay.records))
+        conn.end_chunks()
     scene = behind(front, idle_s=1)
-    scene.relay.wait_log("link_state", timeout=BACK_S, to="closing")
-    wait_for(scene.is_back, BACK_S, "tunnel", interval=0.2)
+    scene.service.on("/pausing", pausing)
+    response = scene.relay.fetch("/t/home/pausing", scene.token, timeout=2 * BACK_S)
+    assert response.is_complete and response.body == b"before, after"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @every_front
 def test_a_proxy_that_was_started_anew(behind, front, kind):
+    """Consumers behind it fail meanwhile; an answer to one that has another way is whole."""
+    back = threading.Event()
+
+    def long(conn, request):
+        conn.start_chunked()
+        conn.chunk(b"before, ")
+        assert back.wait(2 * BACK_S)
+        conn.chunk(b"after")
+        conn.end_chunks()
     scene = behind(front, kind)
+    scene.service.on("/long", long)
     assert scene.is_back()
-    scene.front.stop()
-    assert not scene.is_back()
-    scene.front.start()
-    wait_for(scene.is_back, BACK_S, "tunnel", interval=0.2)
+    with Client(scene.relay.port, tls=scene.relay.tls, server_name="localhost",
+                timeout=2 * BACK_S) as client:
+        client.request("GET", "/t/home/long", scene.token)
+        response = client.head()
+        client.wait_bytes()
+        scene.front.stop()
+        assert not scene.is_back()
+        scene.front.start()
+        wait_for(scene.is_back, BACK_S, "tunnel", interval=0.2)
+        back.set()
+        client.body(response)
+    assert response.is_complete and response.body == b"before, after"
     assert scene.fetch("POST", b"again").body == b"again"
