@@ -123,7 +123,8 @@ def test_row_12_an_answer_that_has_begun_is_cut(target):
                             "Transfer-Encoding: chunked\r\n\r\n".encode() + GOOD)
                 head = client.head()
                 assert head.status == 200
-                client.wait_bytes()
+                while b"first" not in client.buffer:
+                    assert client.fill()
                 with contextlib.suppress(OSError):
                     client.send(data)
                 client.body(head)

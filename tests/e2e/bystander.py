@@ -48,7 +48,7 @@ class Samples:
             getattr(self, name).extend(getattr(other, name))
 
     def noise(self):
-        return max(p99(self.control), p99(self.pause))
+        return max(p99(self.control), p99(self.pause) - PAUSE_S)
 
 
 class Bystander:
