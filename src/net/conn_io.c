@@ -15,6 +15,8 @@
 
 enum {
     READS_PER_TURN = 4,
+    /* Of what is only discarded: hundreds that send on behind a refusal do not hold up the rest. */
+    LINGERING_READS_PER_TURN = 1,
     OUT_KEEP_BYTES = 4096, /* an idle connection holds no more than this */
 };
 
@@ -178,7 +180,8 @@ static void conn_read(struct cv_conn *conn)
 {
     struct cv_worker *worker = conn->worker;
     uint8_t *buf = cv_worker_read_buffer(conn->worker);
-    for (int i = 0; i < READS_PER_TURN && is_reading(conn); i++) {
+    int reads = conn_is(conn, CONN_LINGERING) ? LINGERING_READS_PER_TURN : READS_PER_TURN;
+    for (int i = 0; i < reads && is_reading(conn); i++) {
         size_t got;
         struct cv_error error = {0};
         struct cv_status status = fill(conn, buf, &got, &error);
