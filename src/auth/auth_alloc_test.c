@@ -5,8 +5,8 @@
  */
 #include "auth/auth.h"
 #include "auth/sign.h"
+#include "base/alloc_test.h"
 #include "base/test.h"
-#include "base/test_alloc.h"
 
 #include <jansson.h>
 

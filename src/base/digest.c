@@ -44,8 +44,7 @@ void cv_random(void *out, size_t len)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            (void)fprintf(stderr, "culvert: the system has no random numbers: %s\n",
-                          strerrordesc_np(errno));
+            (void)fputs("culvert: the system has no random numbers\n", stderr);
             abort();
         }
         at += n;

@@ -3,8 +3,8 @@
  * Every allocation of ours fails once, in turn: loading ends with CV_NO_MEMORY or a problem that
  * says less, never with a crash; leaks show under ASan.
  */
+#include "base/alloc_test.h"
 #include "base/test.h"
-#include "base/test_alloc.h"
 #include "config/agent_config.h"
 
 static const char good[] = "server: wss://a\n"

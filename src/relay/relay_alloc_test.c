@@ -5,7 +5,7 @@
  */
 #include "relay/relay_bench.h"
 
-#include "base/test_alloc.h"
+#include "base/alloc_test.h"
 #include "net/net.h"
 
 #include <errno.h>

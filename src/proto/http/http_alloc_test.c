@@ -3,8 +3,8 @@
  * Every allocation of parser, writer and rewriting fails once: the answer is CV_NO_MEMORY (or NULL
  * from new), nothing leaks, nothing is half written.
  */
+#include "base/alloc_test.h"
 #include "base/test.h"
-#include "base/test_alloc.h"
 
 #include "proto/http/http_parser.h"
 #include "proto/http/http_path.h"

@@ -3,8 +3,8 @@
  * Every allocation of encoding and decoding control messages fails once, jansson's among them: a
  * status, `out` as it was, no leak.
  */
+#include "base/alloc_test.h"
 #include "base/test.h"
-#include "base/test_alloc.h"
 #include "proto/link/control.h"
 
 #include <jansson.h>

@@ -5,7 +5,7 @@
  */
 #include "proto/ssh/ssh_test.h"
 
-#include "base/test_alloc.h"
+#include "base/alloc_test.h"
 
 /* As say and next of ssh_test.h, where every step may fail. */
 static void try_say(struct bench *bench)

@@ -5,8 +5,8 @@
  */
 #include "proto/ssh/transport.h"
 
+#include "base/alloc_test.h"
 #include "base/test.h"
-#include "base/test_alloc.h"
 
 #include <stdlib.h>
 

@@ -5,8 +5,8 @@
  * for what the other side then misses, as a protocol failure; nothing leaks, nothing is half
  * written.
  */
+#include "base/alloc_test.h"
 #include "base/test.h"
-#include "base/test_alloc.h"
 #include "proto/ws/ws.h"
 
 #include <string.h>

@@ -12,8 +12,8 @@
  *
  * Any thread; there is one count for the process.
  */
-#ifndef CV_BASE_TEST_ALLOC_H
-#define CV_BASE_TEST_ALLOC_H
+#ifndef CV_BASE_ALLOC_TEST_H
+#define CV_BASE_ALLOC_TEST_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "base/test_alloc.h"
+#include "base/alloc_test.h"
 
 #include <errno.h>
 #include <stdatomic.h>
