@@ -55,7 +55,7 @@ struct cv_agent {
     size_t carry_count;
     struct cv_timer drain;   /* stopping takes too long */
     struct cv_defer reaping; /* frees berths that are over, never inside their callbacks */
-    bool was_published; /* anything, ever */
+    bool was_published;      /* anything, ever */
     bool is_stopping;
     bool is_closing; /* the goodbye has been said */
     bool has_ended;  /* on_ended was called */

@@ -83,7 +83,7 @@ struct cv_uplink {
     uint64_t hurried_ms;
     bool must_wait; /* the delay was asked for, or is a refused token's */
     bool was_up;
-    bool is_retiring; /* its end is not followed by another try */
+    bool is_retiring;     /* its end is not followed by another try */
     struct cv_status why; /* of the end */
     struct cv_error error;
     struct cv_error host_key; /* why on_host_key said no */

@@ -45,7 +45,7 @@ struct cv_session {
     struct cv_identity *identity;
     struct session_tunnel tunnels[SESSION_TUNNELS_MAX];
     size_t tunnel_count;
-    unsigned told; /* lines of tunnels that came and went, up to SESSION_TOLD_MAX */
+    unsigned told;                 /* lines of tunnels that came and went, up to SESSION_TOLD_MAX */
     struct session_name *replaced; /* utlist LL, at most SESSION_TUNNELS_MAX */
     uint64_t shutdown_due_ms;      /* the relay stops then; 0: it does not */
     struct cv_pool pool;
