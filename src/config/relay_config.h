@@ -173,6 +173,11 @@
       0, "Connections of all kinds at once.", "50000")                                             \
     X(limits_max_links_per_user, "limits.max_links_per_user", INT, "3", CV_RANGE(1, 10000),        \
       "MAX_CONNECTIONS_PER_USER", 0, "Links that one user may have at once.", "10")                \
+    X(limits_user_replay_bytes, "limits.user_replay_bytes", SIZE, "64MiB",                         \
+      CV_RANGE(16 * CV_MIB, 64 * CV_GIB), NULL, 0,                                                 \
+      "What is kept for all links of a user until their agents have acknowledged it; each link has" \
+      " its share.",                                                                               \
+      "256MiB")                                                                                    \
     X(cors_origins, "cors.origins", LIST_ORIGIN, "", CV_ANY, NULL, 0,                              \
       "Origins whose web pages may call tunnels and open WebSockets; `*` is any.",                 \
       "https://app.example.org")                                                                   \

@@ -8,6 +8,7 @@
 /* The default hash falls through its cases, which clang's -Wimplicit-fallthrough refuses. */
 #define HASH_FUNCTION(key, len, hash) HASH_OAT(key, len, hash)
 #include <uthash.h>
+#include <utlist.h>
 
 enum {
     REGISTRY_REMEMBER_MS = 24 * 3600 * 1000,
@@ -34,7 +35,8 @@ struct entry {
 struct user {
     struct cv_user_key key;
     struct entry *entries;
-    size_t links; /* whether or not they publish something */
+    size_t links;                    /* whether or not they publish something */
+    struct link_entry *link_entries; /* utlist DL: those that can be resumed */
     UT_hash_handle hh;
 };
 
@@ -42,6 +44,7 @@ struct user {
 struct link_entry {
     uint8_t id[CV_SESSION_LINK_ID_LEN];
     struct cv_session *session; /* a reference */
+    struct link_entry *prev, *next;
     UT_hash_handle hh;
 };
 
@@ -76,8 +79,18 @@ static void entry_free(struct user *user, struct entry *entry)
     free(entry);
 }
 
+static struct user *find_user(const struct cv_registry *registry, const struct cv_user_key *key)
+{
+    struct user *user;
+    HASH_FIND(hh, registry->users, key, sizeof *key, user);
+    return user;
+}
+
 static void link_entry_free(struct cv_registry *registry, struct link_entry *link)
 {
+    struct user *user = find_user(registry, cv_session_user_key(link->session));
+    if (user)
+        DL_DELETE(user->link_entries, link);
     HASH_DEL(registry->links, link);
     cv_session_unref(&link->session);
     free(link);
@@ -93,6 +106,9 @@ void cv_registry_free(struct cv_registry **registry)
 {
     if (!*registry)
         return;
+    struct link_entry *link, *next_link;
+    HASH_ITER(hh, (*registry)->links, link, next_link)
+    link_entry_free(*registry, link);
     struct user *user, *next_user;
     HASH_ITER(hh, (*registry)->users, user, next_user)
     {
@@ -101,9 +117,6 @@ void cv_registry_free(struct cv_registry **registry)
         entry_free(user, entry);
         user_free(*registry, user);
     }
-    struct link_entry *link, *next_link;
-    HASH_ITER(hh, (*registry)->links, link, next_link)
-    link_entry_free(*registry, link);
     (void)pthread_rwlock_destroy(&(*registry)->lock);
     free(*registry);
     *registry = NULL;
@@ -113,13 +126,6 @@ static void user_free_unused(struct cv_registry *registry, struct user *user)
 {
     if (!user->entries && !user->links)
         user_free(registry, user);
-}
-
-static struct user *find_user(const struct cv_registry *registry, const struct cv_user_key *key)
-{
-    struct user *user;
-    HASH_FIND(hh, registry->users, key, sizeof *key, user);
-    return user;
 }
 
 static struct entry *find_entry(const struct user *user, struct cv_slice name)
@@ -331,6 +337,9 @@ struct cv_status cv_registry_add_link(struct cv_registry *registry, struct cv_se
     memcpy(link->id, cv_session_link_id(session), sizeof link->id);
     link->session = cv_session_ref(session);
     (void)pthread_rwlock_wrlock(&registry->lock);
+    struct user *user = find_user(registry, cv_session_user_key(session));
+    if (user)
+        DL_APPEND(user->link_entries, link);
     HASH_ADD(hh, registry->links, id, sizeof link->id, link);
     (void)pthread_rwlock_unlock(&registry->lock);
     return cv_ok();
@@ -364,6 +373,26 @@ struct cv_session *cv_registry_find_link(struct cv_registry *registry,
     return session;
 }
 
+struct cv_session *cv_registry_longest_detached(struct cv_registry *registry,
+                                                const struct cv_user_key *key)
+{
+    struct cv_session *found = NULL;
+    uint64_t since_ms = UINT64_MAX;
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    const struct user *user = find_user(registry, key);
+    for (struct link_entry *l = user ? user->link_entries : NULL; l; l = l->next) {
+        uint64_t since = cv_session_detached_since_ms(l->session);
+        if (since && since < since_ms) {
+            since_ms = since;
+            found = l->session;
+        }
+    }
+    if (found)
+        (void)cv_session_ref(found);
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return found;
+}
+
 bool cv_registry_has(struct cv_registry *registry, const struct cv_user_key *key,
                      const struct cv_session *session, struct cv_slice name)
 {
@@ -387,6 +416,8 @@ size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_u
         for (const struct entry *e = user->entries; e; e = e->hh.next)
             for (size_t i = 0; i < e->count && count < 256; i++) {
                 size_t j = 0;
+                if (!cv_session_is_reachable(e->publishers[i].session))
+                    continue;
                 while (j < count && seen[j] != e->publishers[i].session)
                     j++;
                 if (j == count)

@@ -64,11 +64,16 @@ void cv_registry_remove_link(struct cv_registry *registry, const struct cv_sessi
 struct cv_session *cv_registry_find_link(struct cv_registry *registry,
                                          const struct cv_user_key *user, const uint8_t *link_id);
 
+/* The session of `user` that has waited longest for its agent to come back, with a reference for
+ * the caller; NULL when none waits. */
+struct cv_session *cv_registry_longest_detached(struct cv_registry *registry,
+                                                const struct cv_user_key *user);
+
 /* Whether `session` publishes `name` at this moment. */
 bool cv_registry_has(struct cv_registry *registry, const struct cv_user_key *user,
                      const struct cv_session *session, struct cv_slice name);
 
-/* Number of sessions that publish something for this user. */
+/* Number of sessions that publish something for this user and have a connection at this moment. */
 size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_user_key *user);
 
 /* Number of published names, over all users. */

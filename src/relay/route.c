@@ -24,11 +24,7 @@
 
 #define TRY CV_RETURN_IF_ERROR
 
-enum {
-    KEYS_WAIT_MS = 5000,
-    /* Links of a user beside those that publish: forward, stdio, and those not yet that far. */
-    QUIET_LINKS_MAX = 10,
-};
+enum { KEYS_WAIT_MS = 5000 };
 
 void route_make_id(struct cv_consumer *c)
 {
@@ -187,6 +183,20 @@ void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint
     cv_port_flush(&c->port);
 }
 
+/* At the limit the link that has waited longest for its agent to come back makes room: that agent
+ * has most likely come back already, as this new link. */
+static bool join(struct cv_relay *relay, const struct cv_user_key *user)
+{
+    size_t max = (size_t)relay->config->limits_max_links_per_user + CV_SESSION_QUIET_LINKS_MAX;
+    if (cv_registry_join(relay->registry, user, max))
+        return true;
+    struct cv_session *oldest = cv_registry_longest_detached(relay->registry, user);
+    if (!oldest)
+        return false;
+    cv_session_close_later(oldest, cv_status(CV_RATE_LIMITED));
+    return cv_registry_join(relay->registry, user, max + 1);
+}
+
 static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
 {
     uint8_t link_id[16], agent_id[CV_AGENT_ID_LEN];
@@ -199,8 +209,7 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
     }
     struct cv_relay *relay = c->worker->relay;
     const struct cv_user_key *user = (const struct cv_user_key *)c->x.identity->user_key;
-    if (!cv_registry_join(relay->registry, user,
-                          (size_t)relay->config->limits_max_links_per_user + QUIET_LINKS_MAX)) {
+    if (!join(relay, user)) {
         problem_answer(c, CV_RATE_LIMITED, CV_HOP_RELAY, "too many links of this user", false);
         return;
     }

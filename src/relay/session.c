@@ -75,6 +75,11 @@ bool cv_session_is_reachable(const struct cv_session *session)
     return atomic_load_explicit(&session->detached_since_ms, memory_order_relaxed) == 0;
 }
 
+uint64_t cv_session_detached_since_ms(const struct cv_session *session)
+{
+    return atomic_load_explicit(&session->detached_since_ms, memory_order_relaxed);
+}
+
 uint64_t cv_session_paused_ms(const struct cv_session *session, uint64_t now_ms)
 {
     uint64_t since = atomic_load_explicit(&session->detached_since_ms, memory_order_acquire);
@@ -91,6 +96,33 @@ void cv_session_close(struct cv_session *session, struct cv_status why, const ch
 {
     if (session->link)
         cv_link_close(session->link, why, message);
+}
+
+struct close_mail {
+    struct cv_mail mail;
+    struct cv_session *session;
+    struct cv_status why;
+};
+
+static void on_close_mail(void *arg)
+{
+    struct close_mail *mail = arg;
+    cv_session_close(mail->session, mail->why, cv_status_text(mail->why.id));
+    cv_session_unref(&mail->session);
+    free(mail);
+}
+
+void cv_session_close_later(struct cv_session *session, struct cv_status why)
+{
+    struct close_mail *mail = calloc(1, sizeof *mail);
+    if (mail) {
+        *mail = (struct close_mail){.session = session, .why = why};
+        cv_mail_init(&mail->mail, on_close_mail, mail);
+        if (cv_worker_post(session->worker->worker, &mail->mail))
+            return;
+        free(mail);
+    }
+    cv_session_unref(&session);
 }
 
 /* ---- what is published ---- */
@@ -523,6 +555,19 @@ static const struct cv_link_ops link_ops = {
 
 /* ---- life ---- */
 
+/* However many links a user opens, what is kept for them stays below limits.user_replay_bytes; a
+ * link that could not hold a few packets would not move. */
+enum { REPLAY_MIN = 256 * 1024 };
+
+static size_t replay_share(const struct cv_relay_config *c)
+{
+    uint64_t share =
+        c->limits_user_replay_bytes / (c->limits_max_links_per_user + CV_SESSION_QUIET_LINKS_MAX);
+    if (share < REPLAY_MIN)
+        share = REPLAY_MIN;
+    return (size_t)(share < c->link_replay_bytes ? share : c->link_replay_bytes);
+}
+
 static struct cv_link_options link_options(const struct cv_relay *relay, bool is_culvert,
                                            const uint8_t link_id[16])
 {
@@ -542,7 +587,7 @@ static struct cv_link_options link_options(const struct cv_relay *relay, bool is
             c->ssh_keepalive_interval_ms ? (uint32_t)c->ssh_keepalive_interval_ms : UINT32_MAX,
         .ping_interval_ms = (uint32_t)c->ws_ping_interval_ms,
         .pong_timeout_ms = (uint32_t)c->ws_pong_timeout_ms,
-        .replay_bytes = (size_t)c->link_replay_bytes,
+        .replay_bytes = replay_share(c),
         .max_frame_bytes = c->ws_max_frame_bytes,
         .resume_ms = c->link_resume_window_ms,
     };

@@ -16,6 +16,9 @@ struct cv_identity;
 struct cv_link_claim;
 struct cv_relay_worker;
 
+/* Links of a user beside those that publish: forward, stdio, and those not yet that far. */
+enum { CV_SESSION_QUIET_LINKS_MAX = 10 };
+
 /* Takes over an upgraded connection (the 101 is in its output) as a link of `identity`. `early` are
  * the bytes behind the upgrade. `agent_id`: 16 bytes from Culvert-Agent, or NULL. CV_NO_MEMORY
  * leaves `conn` with the caller. */
@@ -36,6 +39,7 @@ const uint8_t *cv_session_link_id(const struct cv_session *session); /* 16 bytes
 const struct cv_user_key *cv_session_user_key(const struct cv_session *session);
 /* False while the link has no socket, waiting to be resumed. */
 bool cv_session_is_reachable(const struct cv_session *session);
+uint64_t cv_session_detached_since_ms(const struct cv_session *session); /* 0: it has one */
 /* How long it has been so, in sum, up to `now_ms`: timers of requests rest for that time. */
 uint64_t cv_session_paused_ms(const struct cv_session *session, uint64_t now_ms);
 
@@ -52,6 +56,9 @@ struct cv_status cv_session_resume(struct cv_session *session, const struct cv_l
 
 /* Own worker only. */
 void cv_session_close(struct cv_session *session, struct cv_status why, const char *message);
+
+/* The same from any thread, later; takes the reference. */
+void cv_session_close_later(struct cv_session *session, struct cv_status why);
 
 /* Tells the agent that this relay stops within `after_ms`. */
 void cv_session_announce_shutdown(struct cv_session *session, uint64_t after_ms);
