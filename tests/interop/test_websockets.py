@@ -101,7 +101,7 @@ def test_ws_server_and_our_client(node, ended, row, is_plain, mib):
 class Tunnel:
     def __init__(self, world):
         self.world = world
-        self.relay = world.relay(config="cors:\n  origins: [http://localhost:1]\n")
+        self.relay = world.relay(config="limits:\n  max_links_per_user: 50\n")
         self.token = world.token("alice")
 
     def to(self, port):
