@@ -69,6 +69,8 @@ static void fuzz_answer(const uint8_t *data, size_t size, size_t step)
     struct cv_status b = answer(data, size, step, &pieces_early, pieces, sizeof pieces);
     cv_fuzz_must(a.id == b.id && a.id != CV_AGAIN && whole_early == pieces_early);
     cv_fuzz_must(strcmp(whole, pieces) == 0);
+    for (const char *at = whole; *at; at++) /* it is printed on terminals */
+        cv_fuzz_must((unsigned char)*at >= ' ' && *at != 0x7f);
 }
 
 /* The file's bytes; a relay with a fixed key. Checked twice: what was added the first time is known

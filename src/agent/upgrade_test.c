@@ -127,6 +127,8 @@ static const struct refusal {
     {"HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n", CV_PROXY, "user and password", 0},
     {"HTTP/1.1 426 x\r\nContent-Length: 0\r\n\r\n", CV_WS_VERSION, "update", 0},
     {"HTTP/1.1 429 x\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", CV_RATE_LIMITED, "429", 7000},
+    {"HTTP/1.1 503 x\r\n" PROBLEM "Content-Length: 30\r\n\r\n{\"detail\":\"a\\u001b[2J\\u009bb\"}",
+     CV_UNAVAILABLE, "a?[2J??b", 0},
     {"HTTP/1.1 503 x\r\nRetry-After: 99999999\r\nContent-Length: 0\r\n\r\n", CV_UNAVAILABLE, "503",
      0},
     {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", CV_WS_REFUSED, "200", 0},

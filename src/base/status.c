@@ -66,6 +66,20 @@ static const struct status_row *row(enum cv_status_id id)
     return &rows[(unsigned)id < CV_STATUS_COUNT ? id : CV_INTERNAL];
 }
 
+/* A detail may quote what a peer said, and is printed on terminals: nothing in it moves a cursor.
+ * C0, DEL, and C1 as UTF-8 writes it (ECMA-48 §5.3). */
+static void hide_controls(char *text)
+{
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text, next = (unsigned char)text[1];
+        bool is_c1 = c == 0xc2 && next >= 0x80 && next < 0xa0;
+        if (c < ' ' || c == 0x7f || is_c1)
+            *text = '?';
+        if (is_c1)
+            *++text = '?';
+    }
+}
+
 __attribute__((format(printf, 4, 0))) static void
 fill(struct cv_error *error, enum cv_status_id id, int sys_errno, const char *format, va_list args)
 {
@@ -79,6 +93,7 @@ fill(struct cv_error *error, enum cv_status_id id, int sys_errno, const char *fo
     if (sys_errno && len >= 0 && (size_t)len < sizeof error->detail - 2)
         (void)snprintf(error->detail + len, sizeof error->detail - (size_t)len, ": %s",
                        strerrordesc_np(sys_errno));
+    hide_controls(error->detail);
 }
 
 struct cv_status cv_fail(struct cv_error *error, enum cv_status_id id, const char *format, ...)

@@ -183,7 +183,7 @@ struct [[nodiscard]] cv_status {
 struct cv_error {
     enum cv_status_id id;
     int sys_errno;    /* errno of the failed call, 0 if none */
-    char detail[256]; /* one sentence, NUL-terminated, no secrets */
+    char detail[256]; /* one sentence, NUL-terminated, no secrets, no control characters */
 };
 
 #define CV_RETURN_IF_ERROR(expr)                                                                   \
