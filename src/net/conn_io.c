@@ -14,6 +14,7 @@
 #include <uv.h>
 
 enum {
+    RECORDS_PER_READ = 64,
     READS_PER_TURN = 4,
     /* Of what is only discarded: hundreds that send on behind a refusal do not hold up the rest. */
     LINGERING_READS_PER_TURN = 1,
@@ -144,7 +145,8 @@ static struct cv_status fill(struct cv_conn *conn, uint8_t *buf, size_t *got,
         return cv_status(*got < CV_WORKER_READ_BUFFER_BYTES ? CV_AGAIN : CV_OK);
     }
     conn->read_wants_write = false;
-    while (*got < CV_WORKER_READ_BUFFER_BYTES) {
+    /* Records may hold a byte each: filling the buffer with those would hold the loop. */
+    for (int i = 0; i < RECORDS_PER_READ && *got < CV_WORKER_READ_BUFFER_BYTES; i++) {
         size_t n = 0;
         enum cv_tls_want want;
         struct cv_status status = cv_tls_read(conn->tls, buf + *got,
