@@ -15,8 +15,8 @@ import subprocess
 import threading
 
 import pytest
-from conftest import PEER, Alone, Program
 from culvert import free_port
+from ssh_programs import PEER, Alone, Program
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-audit"),
                                 reason="ssh-audit is not there: tools/deps test")
