@@ -117,17 +117,17 @@ static void take_end(struct cv_consumer *c, const struct cv_http_event *trailers
     /* A service that answers well before it has the whole request may still be reading it; one that
      * refuses is not. Either way this was the connection's last (RFC 9112 §9.3). */
     bool is_reading = x->status < 300 && x->upstream && x->is_service_reusable;
-    if (x->is_request_whole || !is_reading)
-        exchange_finish(c);
-    else
-        x->service_due_ms = UINT64_MAX;
+    x->service_due_ms = x->total_due_ms = UINT64_MAX;
+    if (!x->is_request_whole && is_reading)
+        return;
+    exchange_end(c);
 }
 
 void answer_parse(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
     struct cv_http_event event, trailers = {0};
-    while (x->response) {
+    while (x->response && !x->is_response_whole) {
         struct cv_status status = cv_http_parser_next(x->response, &event);
         if (status.id == CV_AGAIN)
             break;

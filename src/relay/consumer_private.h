@@ -72,6 +72,7 @@ struct exchange {
     bool is_head_out;       /* the final head is on its way to the consumer */
     bool is_continue_due;   /* the consumer waits for 100 */
     bool is_response_whole;
+    bool is_end_due; /* the exchange ends when the consumer has taken its answer */
     bool is_counted;
     bool is_service_reusable;
     /* For the mark of a truncated stream: what kind, and whether a line is open. */
@@ -200,6 +201,8 @@ void exchange_cancel(struct cv_consumer *c);
 void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
                    const char *detail);
 
+/* Both messages are whole: exchange_finish, as soon as the consumer has taken its answer. */
+void exchange_end(struct cv_consumer *c);
 /* The exchange went well: the stream may be pooled, the connection goes on. */
 void exchange_finish(struct cv_consumer *c);
 /* First byte or idle, whichever the answer waits for now. */

@@ -80,6 +80,15 @@ void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
         consumer_abort(c);
 }
 
+/* A stream holds at most its window for a consumer who does not read: it is not given to the next
+ * request before that has left, or one user's unread answers had no bound. */
+void exchange_end(struct cv_consumer *c)
+{
+    c->x.is_end_due = cv_port_is_congested(&c->port);
+    if (!c->x.is_end_due)
+        exchange_finish(c);
+}
+
 void exchange_finish(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
@@ -166,7 +175,7 @@ void exchange_flush(struct cv_consumer *c)
     struct exchange *x = &c->x;
     send_request(c);
     if (x->is_request_whole && x->is_response_whole && cv_buf_len(&x->request) == x->request_sent)
-        exchange_finish(c);
+        exchange_end(c);
 }
 
 /* ---- from the service ---- */
@@ -205,6 +214,8 @@ void exchange_on_writable(struct cv_consumer *c)
             ? UINT64_MAX
             : consumer_now_ms(c) + c->worker->relay->config->limits_body_idle_timeout_ms;
     give_back(c);
+    if (c->x.is_end_due && !cv_port_is_congested(&c->port))
+        exchange_finish(c);
 }
 
 static void tunnel_out(struct cv_consumer *c, struct cv_slice data)
@@ -281,7 +292,7 @@ static void on_up_writable(void *arg)
     if (c->state.state == CONSUMER_TUNNEL && c->is_eof)
         exchange_tunnel_eof(c);
     else if (x->is_response_whole)
-        exchange_finish(c);
+        exchange_end(c);
 }
 
 /* ---- opening ---- */

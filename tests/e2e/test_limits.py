@@ -198,3 +198,27 @@ def test_half_open_floods_leave_no_descriptor_behind(home):
         with socket.create_connection(("127.0.0.1", home.relay.port)) as sock:
             sock.send(b"G")
     wait_for(lambda: home.relay.descriptors() <= before + 2, 10, "descriptors at their baseline")
+
+
+def test_an_unread_answer_holds_its_stream(scene):
+    """What waits for consumers who do not read is bounded by the streams of the link."""
+    body = b"x" * (4 << 20)
+
+    def route(conn, request):
+        conn.read_body(request)
+        conn.reply(body=body)
+        return True
+    home = scene(routes={"/big": route}, relay_env={"SSH_MAX_CHANNELS": 4})
+    crowd = [home.client(receive_buffer=4096, timeout=30) for _ in range(5)]
+    for client in crowd[:4]:
+        client.request("GET", "/t/home/big", home.token)
+    home.service.wait_requests(4)
+    crowd[4].request("GET", "/t/home/big", home.token)
+    time.sleep(0.5)
+    assert len(home.service.requests) == 4, "an unread answer gave its stream away"
+    assert crowd[0].response().body == body
+    home.service.wait_requests(5)
+    for client in crowd[1:]:
+        assert client.response().body == body
+    for client in crowd:
+        client.close()
