@@ -9,15 +9,19 @@
 #include "relay/relay.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 /* What a relay has open besides its connections: listeners, loops, log, files of a reload. */
 enum { OTHER_DESCRIPTORS = 256 };
 
+/* Sockets from systemd. */
+enum { GIVEN_FIRST = 3, GIVEN_MAX = 4096 };
+
 struct values {
     const char *config_path;
-    bool is_dev;
+    bool is_dev, is_takeover;
 };
 
 static const struct cv_option options[] = {
@@ -27,6 +31,8 @@ static const struct cv_option options[] = {
                    "Accept agents and consumers here; several with commas."),
     CV_OPT_FLAG(struct values, is_dev, "dev", 0,
                 "For trying out: loopback only, no TLS, tokens of a key made in the state folder."),
+    CV_OPT_FLAG(struct values, is_takeover, "takeover", 0,
+                "Take over from the relay of this state folder that listens there now."),
     CV_OPT_SETTING("workers", "workers", 0, "N", "Threads; one per CPU without it."),
     CV_OPT_SETTING("metrics.listen", "metrics-listen", 0, "HOST:PORT",
                    "A listener of its own for liveness pages, without token and TLS."),
@@ -44,9 +50,13 @@ const struct cv_command cv_cli_server_command = {
         "Without --dev it needs TLS (or trusted_proxy, when a load balancer ends TLS) and a "
         "source\n"
         "of token keys; docs/configuration.md has every setting. SIGTERM lets requests end "
-        "first.\n",
+        "first.\n"
+        "With --takeover a running relay hands its listening sockets to this one, drains and "
+        "ends;\n"
+        "no request is lost. Sockets that systemd has opened (LISTEN_FDS) are used as well.\n",
     .examples = "  culvert server --dev --listen 127.0.0.1:8080\n"
-                "  culvert server -c /etc/culvert/relay.yaml\n",
+                "  culvert server -c /etc/culvert/relay.yaml\n"
+                "  culvert server -c /etc/culvert/relay.yaml --takeover\n",
     .options = options,
     .option_count = sizeof options / sizeof options[0],
 };
@@ -77,7 +87,20 @@ static void raise_descriptors(const struct cv_relay_config *config, struct cv_lo
                CV_F_UINT("allowed", limit.rlim_cur), CV_F_UINT("needed", wanted));
 }
 
-static int serve(const struct cv_relay_config *config, bool is_dev, const char *state_dir)
+/* How many sockets systemd has opened for this process, beginning with descriptor 3
+ * (sd_listen_fds(3)); it says whom they are for, since variables are inherited. */
+static unsigned given_sockets(void)
+{
+    const char *pid_text = getenv("LISTEN_PID"), *count_text = getenv("LISTEN_FDS");
+    uint64_t pid, count;
+    if (!pid_text || !count_text || !cv_slice_to_u64(cv_slice_str(pid_text), INT32_MAX, &pid) ||
+        (pid_t)pid != getpid() || !cv_slice_to_u64(cv_slice_str(count_text), GIVEN_MAX, &count))
+        return 0;
+    return (unsigned)count;
+}
+
+static int serve(const struct cv_relay_config *config, const struct values *values,
+                 const char *state_dir)
 {
     struct cv_log log;
     struct cv_error error = {0};
@@ -90,7 +113,16 @@ static int serve(const struct cv_relay_config *config, bool is_dev, const char *
     cv_relay_block_signals();
     struct cv_relay *relay = NULL;
     struct cv_relay_options relay_options = {
-        .config = config, .log = &log, .state_dir = state_dir, .is_dev = is_dev};
+        .config = config,
+        .log = &log,
+        .state_dir = state_dir,
+        .is_dev = values->is_dev,
+        .is_replaceable = true,
+        .is_takeover = values->is_takeover,
+        .given_fd = GIVEN_FIRST,
+        .given_fd_count = given_sockets(),
+        .notify_socket = getenv("NOTIFY_SOCKET"),
+    };
     status = cv_net_init();
     if (cv_is_ok(status))
         status = cv_relay_new(&relay_options, &relay, &error);
@@ -130,7 +162,7 @@ int cv_cli_server(int argc, const char *const *argv)
     struct cv_error error = {0};
     status = cv_state_dir_open(config->state_dir, state_dir, sizeof state_dir, &error);
     if (cv_is_ok(status)) {
-        exit_code = serve(config, values.is_dev, state_dir);
+        exit_code = serve(config, &values, state_dir);
     } else {
         cv_cli_complain(status.id, &error);
         exit_code = CV_EXIT_FAILED;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Happy path: new (socket, bind, listen) → poll says readable → accept4 until empty or 64 →
- * on_accept → close drains the queue.
+ * Happy path: new (socket, bind, listen) or adopt (somebody else did) → poll says readable →
+ * accept4 until empty or 64 → on_accept → close drains the queue.
  *
  * Fails: any of the three calls (new); accept for want of descriptors or memory: rest, then go on.
  * An accept that fails for its one connection (ECONNABORTED and the like) is skipped; one failure
@@ -12,6 +12,7 @@
 #include "net/worker_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <uv.h>
@@ -27,6 +28,7 @@ struct cv_listener {
     void *arg;
     struct cv_timer rest;
     struct cv_worker_item item;
+    bool is_adopted;
     bool *gone; /* on the stack of on_poll; set when on_accept closed the listener */
 };
 
@@ -181,47 +183,108 @@ static void on_poll_freed(uv_handle_t *handle)
     free(handle);
 }
 
+static void close_now(struct cv_listener **pointer, bool is_left);
+
+/* A start that fails half-way must not empty the queue of the process whose socket this is. */
 static void on_worker_stop(void *arg)
 {
     struct cv_listener *listener = arg;
-    cv_listener_close(&listener);
+    close_now(&listener, listener->is_adopted);
 }
 
-struct cv_status cv_listener_new(struct cv_worker *worker, const struct cv_listen_spec *spec,
-                                 int backlog, const struct cv_listener_ops *ops, void *arg,
-                                 struct cv_listener **out, struct cv_error *error)
+/* Takes `fd`, also on failure. */
+static struct cv_status start(struct cv_worker *worker, int fd, const struct cv_listen_spec *spec,
+                              const struct cv_listener_ops *ops, void *arg,
+                              struct cv_listener **out, struct cv_error *error)
 {
-    *out = NULL;
     struct cv_listener *listener = calloc(1, sizeof *listener);
     uv_poll_t *poll = calloc(1, sizeof *poll);
     struct cv_status status = cv_ok();
-    if (!listener || !poll) {
+    if (!listener || !poll)
         status = cv_fail(error, CV_NO_MEMORY, "no memory for a listener");
-        goto failed;
-    }
-    listener->spec = *spec;
-    status = open_socket(&listener->spec, backlog, &listener->fd, error);
-    if (!cv_is_ok(status))
-        goto failed;
-    if (uv_poll_init(cv_worker_loop(worker), poll, listener->fd) != 0) {
-        (void)close(listener->fd);
+    else if (uv_poll_init(cv_worker_loop(worker), poll, fd) != 0)
         status = cv_fail(error, CV_NO_RESOURCES, "listener cannot be polled");
-        goto failed;
+    if (!cv_is_ok(status)) {
+        (void)close(fd);
+        free(listener);
+        free(poll);
+        return status;
     }
-    listener->worker = worker;
-    listener->poll = poll;
-    listener->ops = ops;
-    listener->arg = arg;
+    *listener = (struct cv_listener){
+        .worker = worker, .poll = poll, .fd = fd, .spec = *spec, .ops = ops, .arg = arg};
     poll->data = listener;
     cv_timer_init(&listener->rest, on_rested, listener);
     cv_worker_item_add(worker, &listener->item, on_worker_stop, listener);
     uv_poll_start(poll, UV_READABLE, on_poll);
     *out = listener;
     return cv_ok();
-failed:
-    free(listener);
-    free(poll);
-    return status;
+}
+
+struct cv_status cv_listener_new(struct cv_worker *worker, const struct cv_listen_spec *spec,
+                                 int backlog, const struct cv_listener_ops *ops, void *arg,
+                                 struct cv_listener **out, struct cv_error *error)
+{
+    struct cv_listen_spec bound = *spec;
+    int fd;
+    *out = NULL;
+    CV_RETURN_IF_ERROR(open_socket(&bound, backlog, &fd, error));
+    return start(worker, fd, &bound, ops, arg, out, error);
+}
+
+/* False when it is no listening TCP socket. */
+static bool read_spec(int fd, struct cv_listen_spec *spec)
+{
+    struct sockaddr_storage name;
+    int type = 0, is_listening = 0, v6_only = 1;
+    socklen_t len = sizeof type;
+    *spec = (struct cv_listen_spec){.is_shared = true};
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM)
+        return false;
+    len = sizeof is_listening;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len) != 0 || !is_listening)
+        return false;
+    len = sizeof name;
+    if (getsockname(fd, (struct sockaddr *)&name, &len) != 0)
+        return false;
+    len = sizeof v6_only;
+    if (name.ss_family == AF_INET6 &&
+        getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, &len) == 0)
+        spec->is_dual_stack = !v6_only;
+    return cv_addr_from_sockaddr(&spec->addr, (struct sockaddr *)&name, sizeof name);
+}
+
+bool cv_listen_spec_fits(const struct cv_listen_spec *spec, int fd)
+{
+    struct cv_listen_spec bound;
+    if (!read_spec(fd, &bound) || cv_addr_port(&bound.addr) != cv_addr_port(&spec->addr))
+        return false;
+    if (cv_addr_equal_ip(&bound.addr, &spec->addr))
+        return true;
+    /* ":80" on a machine without IPv6. */
+    return spec->is_dual_stack && bound.addr.any.sa_family == AF_INET &&
+           cv_addr_is_any(&bound.addr);
+}
+
+struct cv_status cv_listener_adopt(struct cv_worker *worker, int fd,
+                                   const struct cv_listener_ops *ops, void *arg,
+                                   struct cv_listener **out, struct cv_error *error)
+{
+    struct cv_listen_spec bound;
+    *out = NULL;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || !read_spec(fd, &bound) || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+        (void)close(fd);
+        return cv_fail(error, CV_CONFIG, "a socket that was handed over does not listen for TCP");
+    }
+    CV_RETURN_IF_ERROR(start(worker, fd, &bound, ops, arg, out, error));
+    (*out)->is_adopted = true;
+    return cv_ok();
+}
+
+int cv_listener_fd(const struct cv_listener *listener)
+{
+    return listener->fd;
 }
 
 const struct cv_listen_spec *cv_listener_spec(const struct cv_listener *listener)
@@ -229,7 +292,7 @@ const struct cv_listen_spec *cv_listener_spec(const struct cv_listener *listener
     return &listener->spec;
 }
 
-void cv_listener_close(struct cv_listener **pointer)
+static void close_now(struct cv_listener **pointer, bool is_left)
 {
     struct cv_listener *listener = *pointer;
     if (!listener)
@@ -243,9 +306,19 @@ void cv_listener_close(struct cv_listener **pointer)
     cv_worker_timer_stop(listener->worker, &listener->rest);
     struct cv_addr peer;
     int fd;
-    for (int i = 0; i < DRAIN_MAX && accept_one(listener->fd, &fd, &peer) > 0; i++)
+    for (int i = 0; !is_left && i < DRAIN_MAX && accept_one(listener->fd, &fd, &peer) > 0; i++)
         listener->ops->on_accept(listener->arg, fd, &peer);
     (void)close(listener->fd);
     cv_worker_item_remove(listener->worker, &listener->item);
     free(listener);
+}
+
+void cv_listener_close(struct cv_listener **listener)
+{
+    close_now(listener, false);
+}
+
+void cv_listener_leave(struct cv_listener **listener)
+{
+    close_now(listener, true);
 }

@@ -40,6 +40,19 @@ struct cv_status cv_listener_new(struct cv_worker *worker, const struct cv_liste
                                  int backlog, const struct cv_listener_ops *ops, void *arg,
                                  struct cv_listener **out, struct cv_error *error);
 
+/* The same around a socket that listens already: one that another process has handed over, or that
+ * systemd has opened. Takes `fd`, also on failure. CV_CONFIG when it is no listening TCP socket;
+ * CV_NO_MEMORY, CV_NO_RESOURCES. When the worker ends first, its queue is left alone. */
+struct cv_status cv_listener_adopt(struct cv_worker *worker, int fd,
+                                   const struct cv_listener_ops *ops, void *arg,
+                                   struct cv_listener **out, struct cv_error *error);
+
+/* Whether the listening TCP socket `fd` is bound to what `spec` asks for. Port 0 fits nothing. */
+bool cv_listen_spec_fits(const struct cv_listen_spec *spec, int fd);
+
+/* The socket, borrowed: to be handed to another process. */
+int cv_listener_fd(const struct cv_listener *listener);
+
 /* What it is really bound to: port 0 has become the chosen one, and it is shared. Give it to the
  * other workers' cv_listener_new, so that all listen on one port. */
 const struct cv_listen_spec *cv_listener_spec(const struct cv_listener *listener);
@@ -48,5 +61,8 @@ const struct cv_listen_spec *cv_listener_spec(const struct cv_listener *listener
  * then closes. No callback afterwards. NULL is fine; *listener is NULL afterwards. When the worker
  * ends first it does the same, and the pointer must not be used again. */
 void cv_listener_close(struct cv_listener **listener);
+
+/* Closes and leaves what waits in the queue to the process that has the same socket. */
+void cv_listener_leave(struct cv_listener **listener);
 
 #endif

@@ -265,6 +265,7 @@ static void take_event(struct cv_consumer *c, const struct cv_http_event *event,
     case CV_HTTP_HEAD:
         c->head = *event->head;
         c->is_between = false;
+        c->has_asked = true;
         give_time(c);
         if (config->limits_body_bytes && c->head.framing == CV_HTTP_LENGTH &&
             c->head.content_length > config->limits_body_bytes)
@@ -549,6 +550,47 @@ void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_
     consumer_set_timer(c, relay->config->limits_header_timeout_ms);
 }
 
+void cv_consumer_accept_passed(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
+                               bool is_tls)
+{
+    struct cv_relay *relay = worker->relay;
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c) {
+        (void)close(fd);
+        return;
+    }
+    c->peer = *peer;
+    c->is_peer_trusted = is_trusted(relay, peer);
+    c->is_between = c->is_passed = c->is_last = true;
+    struct cv_status status =
+        cv_port_open_socket(&c->port, worker->worker, fd, NULL, 0, out_cap(relay), &port_ops, c);
+    if (!cv_is_ok(status)) {
+        consumer_free(c);
+        return;
+    }
+    c->port.is_secure = is_tls;
+    consumer_set_timer(c, relay->config->limits_header_timeout_ms);
+}
+
+void cv_consumer_accept_back(struct cv_relay_worker *worker, struct cv_conn *conn,
+                             const struct cv_addr *peer, struct cv_slice bytes)
+{
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c || !cv_is_ok(cv_buf_append_slice(&c->in, bytes))) {
+        if (c)
+            consumer_free(c);
+        cv_conn_disown(conn);
+        cv_conn_close(conn, cv_status(CV_NO_MEMORY));
+        return;
+    }
+    c->peer = *peer;
+    c->is_peer_trusted = is_trusted(worker->relay, peer);
+    c->is_between = c->is_unpassable = true;
+    cv_port_adopt(&c->port, worker->worker, conn, out_cap(worker->relay), &port_ops, c);
+    consumer_set_timer(c, worker->relay->config->limits_header_timeout_ms);
+    consumer_process(c);
+}
+
 void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream *stream,
                                struct cv_identity *identity, const char *name)
 {
@@ -571,7 +613,8 @@ void cv_consumer_drain_all(struct cv_relay_worker *worker)
     DL_FOREACH_SAFE(worker->consumers, c, next)
     {
         c->is_last = true;
-        if (c->state.state == CONSUMER_READING && cv_http_parser_is_idle(c->parser))
+        /* Who has just connected is about to ask, and would not expect to be turned away. */
+        if (c->state.state == CONSUMER_READING && cv_http_parser_is_idle(c->parser) && c->has_asked)
             consumer_request_done(c, false);
     }
 }
@@ -583,6 +626,8 @@ void cv_consumer_close_all(struct cv_relay_worker *worker)
     {
         if (c->state.state == CONSUMER_EXCHANGE)
             exchange_fail(c, CV_SHUTTING_DOWN, CV_HOP_RELAY, NULL);
+        else if (c->is_passed && !c->is_taken && c->state.state == CONSUMER_READING)
+            consumer_abort(c); /* it goes back to who passed it on */
         else if (c->state.state != CONSUMER_ENDING && c->state.state != CONSUMER_MOVING)
             consumer_request_done(c, false);
     }

@@ -11,6 +11,7 @@
 #include "base/status.h"
 
 struct cv_addr;
+struct cv_conn;
 struct cv_identity;
 struct cv_relay_worker;
 struct cv_stream;
@@ -25,6 +26,17 @@ void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_
  * timers are the same. */
 void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream *stream,
                                struct cv_identity *identity, const char *name);
+
+/* Takes the socket `fd` of a relay that has taken over from this one; on it comes the one request
+ * that the successor has read from `peer`. Unless what it asks for is here, it ends without a byte;
+ * else "+" goes ahead of the answer. */
+void cv_consumer_accept_passed(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
+                               bool is_tls);
+
+/* A connection that was passed to the relay before this one and comes back: takes `conn`, on which
+ * `bytes` (copied) were read from `peer`. */
+void cv_consumer_accept_back(struct cv_relay_worker *worker, struct cv_conn *conn,
+                             const struct cv_addr *peer, struct cv_slice bytes);
 
 /* The relay stops: idle connections close at once, busy ones after their response. */
 void cv_consumer_drain_all(struct cv_relay_worker *worker);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the files of a consumer's connection share: consumer.c (the connection: bytes in, requests
- * one by one), consumer_move.c (to another worker), route.c (what a request is for, who asks),
- * pages.c (the relay's own pages), exchange.c (a request and its answer through an upstream),
- * head.c (heads written anew), problem.c (errors). Nobody else includes this.
+ * one by one), consumer_move.c (to another worker), pass.c (to another process), route.c (what a
+ * request is for, who asks), pages.c (the relay's own pages), exchange.c (a request and its answer
+ * through an upstream), head.c (heads written anew), problem.c (errors). Nobody else includes this.
  */
 #ifndef CV_RELAY_CONSUMER_PRIVATE_H
 #define CV_RELAY_CONSUMER_PRIVATE_H
@@ -104,7 +104,11 @@ struct cv_consumer {
     bool is_peer_trusted;
     bool is_private; /* came to metrics.listen: liveness only */
     bool has_moved;
-    bool is_last; /* no further request on this connection */
+    bool is_last;       /* no further request on this connection */
+    bool has_asked;     /* a request has come on this connection */
+    bool is_passed;     /* a relay that has taken over from this one passed it on (takeover.h) */
+    bool is_taken;      /* … and was told that it is answered here */
+    bool is_unpassable; /* the relay before this one would not have it */
     bool is_eof;
     bool is_blocked; /* reading pauses until the upstream takes more */
     bool is_processing;
@@ -173,6 +177,14 @@ void pages_diagnostics(struct cv_consumer *c);
  * memory nothing is written, and the peer, which sees no answer, dials again. */
 void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16],
                      const char *extra);
+
+/* ---- pass.c ---- */
+
+/* What the request asks for is not here. True: the relay before this one may have it, which is
+ * asked now, and the connection is gone; it comes back when that relay will not have it. */
+bool pass_to_predecessor(struct cv_consumer *c);
+/* What the request asks for is here: who passed it on, if anybody did, is told. */
+void pass_take(struct cv_consumer *c);
 
 /* ---- resume.c ---- */
 

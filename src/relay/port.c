@@ -76,6 +76,15 @@ struct cv_status cv_port_open_socket(struct cv_port *port, struct cv_worker *wor
     return cv_ok();
 }
 
+void cv_port_adopt(struct cv_port *port, struct cv_worker *worker, struct cv_conn *conn,
+                   size_t out_cap, const struct cv_port_ops *ops, void *arg)
+{
+    *port = (struct cv_port){.worker = worker, .conn = conn, .ops = ops, .arg = arg};
+    cv_conn_set_ops(conn, &conn_ops, port);
+    cv_conn_set_marks(conn, PORT_LOW, PORT_HIGH, out_cap);
+    cv_conn_resume(conn);
+}
+
 /* ---- stream ---- */
 
 static void close_stream(struct cv_port *port)
@@ -220,7 +229,7 @@ void cv_port_resume(struct cv_port *port)
 
 bool cv_port_is_tls(const struct cv_port *port)
 {
-    return port->conn && cv_conn_is_tls(port->conn);
+    return port->conn && (port->is_secure || cv_conn_is_tls(port->conn));
 }
 
 bool cv_port_is_socket(const struct cv_port *port)

@@ -36,7 +36,8 @@ struct cv_port {
     struct cv_timer stall; /* streams: ending, and the peer takes nothing */
     uint64_t stall_ms;
     size_t stalled_at;
-    size_t unread; /* streams: bytes taken while paused, whose window is not given back */
+    size_t unread;  /* streams: bytes taken while paused, whose window is not given back */
+    bool is_secure; /* sockets: TLS ends elsewhere in front of it */
     bool is_paused, is_congested, is_ending, is_closed;
 };
 
@@ -44,6 +45,9 @@ struct cv_port {
 struct cv_status cv_port_open_socket(struct cv_port *port, struct cv_worker *worker, int fd,
                                      struct cv_tls_server *tls, uint64_t handshake_timeout_ms,
                                      size_t out_cap, const struct cv_port_ops *ops, void *arg);
+/* Takes a connection that is open already. */
+void cv_port_adopt(struct cv_port *port, struct cv_worker *worker, struct cv_conn *conn,
+                   size_t out_cap, const struct cv_port_ops *ops, void *arg);
 /* Accepts the stream. */
 void cv_port_open_stream(struct cv_port *port, struct cv_worker *worker, struct cv_stream *stream,
                          size_t out_cap, const struct cv_port_ops *ops, void *arg);

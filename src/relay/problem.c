@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-#include "base/json.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
 #include "telemetry/log.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,7 @@ static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enu
         "status", cv_status_http(id), "detail", detail && detail[0] ? detail : cv_status_text(id),
         "code", cv_status_code(id), "category", cv_category_name(cv_status_category(id)),
         "suggestion", cv_status_suggestion(id), "request_id", c->x.id, "hop", cv_hop_name(hop));
-    char *text = object ? cv_json_text(object) : NULL;
+    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
     json_decref(object);
     return text;
 }
@@ -151,6 +151,10 @@ void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop
                     const char *detail, bool is_reusable)
 {
     char line[128];
+    if (c->is_passed && !c->is_taken) { /* who passed it on knows what to answer */
+        consumer_abort(c);
+        return;
+    }
     struct cv_status body_status = judge_body(c);
     if (!cv_is_ok(body_status)) {
         id = body_status.id;

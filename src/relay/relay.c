@@ -17,6 +17,7 @@
 #include "net/addr.h"
 #include "net/fetch.h"
 #include "net/listener.h"
+#include "net/notify.h"
 #include "net/tls.h"
 #include "net/worker.h"
 #include "proto/ssh/host_key.h"
@@ -24,10 +25,13 @@
 #include "relay/keys.h"
 #include "relay/registry.h"
 #include "relay/session_private.h"
+#include "relay/takeover.h"
 #include "telemetry/log.h"
 
+#include <inttypes.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -87,6 +91,7 @@ static void on_tick(void *arg)
         cv_registry_expire(relay->registry, now_ms);
     }
     give_memory_back(worker, now_ms);
+    cv_takeover_tick(relay->takeover);
     cv_log_flush(relay->log);
     (void)cv_worker_timer_start(worker->worker, &worker->tick, RELAY_TICK_MS);
 }
@@ -220,14 +225,84 @@ static const struct cv_listener_ops listener_ops = {.on_accept = on_accept,
 static const struct cv_listener_ops private_ops = {.on_accept = on_accept_private,
                                                    .on_error = on_accept_error};
 
+/* ---- listening ---- */
+
+static struct cv_relay_socket *add_socket(struct cv_relay *relay, struct cv_relay_worker *worker)
+{
+    struct cv_relay_socket *more =
+        realloc(relay->sockets, (relay->socket_count + 1) * sizeof *relay->sockets);
+    if (!more)
+        return NULL;
+    relay->sockets = more;
+    more[relay->socket_count] = (struct cv_relay_socket){.worker = worker, .number = -1};
+    return &more[relay->socket_count++];
+}
+
+/* Takes `fd`, also on failure; -1: a new socket is bound to `spec`. */
+static struct cv_status open_socket(struct cv_relay *relay, struct cv_relay_worker *worker,
+                                    const struct cv_listen_spec *spec, int fd, bool is_private,
+                                    struct cv_error *error)
+{
+    const struct cv_listener_ops *ops = is_private ? &private_ops : &listener_ops;
+    struct cv_relay_socket *entry = add_socket(relay, worker);
+    if (!entry) {
+        if (fd >= 0)
+            (void)close(fd);
+        return cv_fail(error, CV_NO_MEMORY, "no memory for a listener");
+    }
+    entry->is_private = is_private;
+    CV_RETURN_IF_ERROR(
+        fd >= 0 ? cv_listener_adopt(worker->worker, fd, ops, worker, &entry->listener, error)
+                : cv_listener_new(worker->worker, spec, RELAY_BACKLOG, ops, worker,
+                                  &entry->listener, error));
+    entry->fd = cv_listener_fd(entry->listener);
+    return cv_ok();
+}
+
+/* Sockets that were handed over go round the workers. Of more workers than sockets some share one:
+ * another socket in the group would get connections that a successor with fewer workers cannot be
+ * trusted to look for. */
+static struct cv_status adopt_sockets(struct cv_relay *relay, const struct cv_listen_spec *spec,
+                                      unsigned worker_count, bool is_private,
+                                      struct cv_error *error)
+{
+    size_t first = relay->socket_count, count = 0;
+    for (int fd; (fd = cv_takeover_take(relay->takeover, spec)) >= 0; count++)
+        CV_RETURN_IF_ERROR(
+            open_socket(relay, &relay->workers[count % worker_count], spec, fd, is_private, error));
+    for (size_t w = count; count && w < worker_count; w++) {
+        int copy = dup(relay->sockets[first + w % count].fd);
+        if (copy < 0)
+            return cv_fail(error, CV_NO_RESOURCES, "no descriptor for a listener");
+        CV_RETURN_IF_ERROR(open_socket(relay, &relay->workers[w], spec, copy, is_private, error));
+    }
+    for (size_t i = first; i < first + count; i++)
+        relay->sockets[i].number = 0; /* numbered below */
+    return cv_ok();
+}
+
+static struct cv_status open_address(struct cv_relay *relay, struct cv_listen_spec *spec,
+                                     unsigned worker_count, bool is_private, struct cv_error *error)
+{
+    size_t first = relay->socket_count;
+    CV_RETURN_IF_ERROR(adopt_sockets(relay, spec, worker_count, is_private, error));
+    for (unsigned w = 0; relay->socket_count < first + worker_count; w++) {
+        CV_RETURN_IF_ERROR(open_socket(relay, &relay->workers[w], spec, -1, is_private, error));
+        relay->sockets[relay->socket_count - 1].number = 0;
+        /* Port 0 is chosen once. */
+        *spec = *cv_listener_spec(relay->sockets[relay->socket_count - 1].listener);
+    }
+    *spec = *cv_listener_spec(relay->sockets[first].listener);
+    return cv_ok();
+}
+
 static struct cv_status open_private_listener(struct cv_relay *relay, struct cv_error *error)
 {
     struct cv_listen_spec spec;
     if (!relay->config->metrics_listen)
         return cv_ok();
     CV_RETURN_IF_ERROR(cv_listen_spec_parse(relay->config->metrics_listen, &spec, error));
-    return cv_listener_new(relay->workers[0].worker, &spec, RELAY_BACKLOG, &private_ops,
-                           &relay->workers[0], &relay->private_listener, error);
+    return open_address(relay, &spec, 1, true, error);
 }
 
 static struct cv_status open_listeners(struct cv_relay *relay, struct cv_error *error)
@@ -241,12 +316,7 @@ static struct cv_status open_listeners(struct cv_relay *relay, struct cv_error *
         if (relay->is_dev && !cv_addr_is_loopback(&spec.addr))
             return cv_fail(error, CV_CONFIG, "--dev listens on loopback only, not on %s",
                            addresses->items[i]);
-        for (unsigned w = 0; w < relay->worker_count; w++) {
-            struct cv_relay_worker *worker = &relay->workers[w];
-            CV_RETURN_IF_ERROR(cv_listener_new(worker->worker, &spec, RELAY_BACKLOG, &listener_ops,
-                                               worker, &worker->listeners[i], error));
-            spec = *cv_listener_spec(worker->listeners[i]); /* port 0 is chosen once */
-        }
+        CV_RETURN_IF_ERROR(open_address(relay, &spec, relay->worker_count, false, error));
         char text[CV_ADDR_TEXT_LEN];
         cv_log(relay->log, CV_LOG_INFO, "relay", "listening", "accepting connections",
                CV_F_STR("address", cv_addr_format(&spec.addr, text)),
@@ -255,6 +325,10 @@ static struct cv_status open_listeners(struct cv_relay *relay, struct cv_error *
         if (i == 0)
             relay->port = cv_addr_port(&spec.addr);
     }
+    CV_RETURN_IF_ERROR(open_private_listener(relay, error));
+    for (size_t i = 0, number = 0; i < relay->socket_count; i++)
+        if (relay->sockets[i].number >= 0)
+            relay->sockets[i].number = (int)number++;
     return cv_ok();
 }
 
@@ -295,7 +369,9 @@ static void relay_free(struct cv_relay *relay)
         cv_worker_free(&relay->workers[i].worker);
         cv_token_cache_free(&relay->workers[i].tokens);
     }
+    cv_takeover_free(&relay->takeover);
     free(relay->workers);
+    free(relay->sockets);
     cv_registry_free(&relay->registry);
     cv_keysource_free(&relay->keys);
     cv_tls_server_free(&relay->tls);
@@ -306,10 +382,11 @@ static void relay_free(struct cv_relay *relay)
     free(relay);
 }
 
-static struct cv_status open_all(struct cv_relay *relay, const char *state_dir,
+static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_options *options,
                                  struct cv_error *error)
 {
     const struct cv_relay_config *config = relay->config;
+    const char *state_dir = options->state_dir;
     uint8_t instance[8];
     cv_random(instance, sizeof instance);
     cv_hex_encode(cv_slice(instance, sizeof instance), relay->instance);
@@ -322,13 +399,16 @@ static struct cv_status open_all(struct cv_relay *relay, const char *state_dir,
         CV_RETURN_IF_ERROR(
             cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
+    CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));
     CV_RETURN_IF_ERROR(open_listeners(relay, error));
-    CV_RETURN_IF_ERROR(open_private_listener(relay, error));
+    CV_RETURN_IF_ERROR(cv_takeover_settle(relay->takeover, error));
+    if (options->is_replaceable)
+        cv_takeover_offer(relay, state_dir);
     for (unsigned i = 0; i < relay->worker_count; i++) {
         CV_RETURN_IF_ERROR(cv_worker_start_thread(relay->workers[i].worker));
         relay->workers[i].is_running = true;
     }
-    return cv_ok();
+    return cv_takeover_ready(relay, error);
 }
 
 struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_relay **out,
@@ -341,7 +421,8 @@ struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_
     relay->config = options->config;
     relay->log = options->log;
     relay->is_dev = options->is_dev;
-    struct cv_status status = open_all(relay, options->state_dir, error);
+    relay->notify_socket = options->notify_socket;
+    struct cv_status status = open_all(relay, options, error);
     if (!cv_is_ok(status)) {
         if (error && error->id == CV_OK)
             (void)cv_fail(error, status.id, "%s", cv_status_text(status.id));
@@ -387,12 +468,31 @@ static bool is_anybody_left(const struct cv_relay *relay)
            sum(relay, offsetof(struct cv_relay_worker, moved_count));
 }
 
+/* What a successor listens on as well is left to it, with all that waits in the queue. */
+static void close_sockets(struct cv_relay_worker *worker, bool is_private)
+{
+    struct cv_relay *relay = worker->relay;
+    bool is_handed_over = atomic_load(&relay->is_handed_over);
+    for (size_t i = 0; i < relay->socket_count; i++) {
+        struct cv_relay_socket *socket = &relay->sockets[i];
+        if (socket->worker != worker || socket->is_private != is_private)
+            continue;
+        if (is_handed_over && !socket->is_returned)
+            cv_listener_leave(&socket->listener);
+        else
+            cv_listener_close(&socket->listener);
+    }
+}
+
 static void on_drain(void *arg)
 {
     struct cv_relay_worker *worker = arg;
     struct cv_session *session;
-    for (size_t i = 0; i < CV_RELAY_LISTENERS_MAX; i++)
-        cv_listener_close(&worker->listeners[i]);
+    close_sockets(worker, false);
+    if (atomic_load(&worker->relay->is_handed_over))
+        close_sockets(worker, true); /* probes are to ask the successor */
+    if (worker->index == 0)
+        cv_takeover_drain(worker->relay->takeover);
     cv_consumer_drain_all(worker);
     DL_FOREACH(worker->sessions, session)
     cv_session_announce_shutdown(session, worker->relay->notice_ms);
@@ -403,8 +503,7 @@ static void on_close(void *arg)
     struct cv_relay_worker *worker = arg;
     struct cv_session *session;
     cv_fetch_cancel(&worker->key_fetch);
-    if (worker->index == 0)
-        cv_listener_close(&worker->relay->private_listener);
+    close_sockets(worker, true);
     cv_consumer_close_all(worker);
     /* A wanted end: SSH disconnect by application, WebSocket 1000. */
     DL_FOREACH(worker->sessions, session)
@@ -463,8 +562,12 @@ static void stop(struct cv_relay *relay, uint64_t drain_ms, const sigset_t *sign
     (void)sigemptyset(&none);
     if (!signals)
         signals = &none;
+    bool is_handed_over = atomic_load(&relay->is_handed_over);
     cv_log(relay->log, CV_LOG_INFO, "relay", "drain_begin", "shutting down: letting requests end",
-           CV_F_UINT("requests", busy(relay)), CV_F_UINT("drainMs", drain_ms));
+           CV_F_UINT("requests", busy(relay)), CV_F_UINT("drainMs", drain_ms),
+           CV_F_BOOL("isHandedOver", is_handed_over));
+    if (!is_handed_over) /* else the service goes on in another process */
+        cv_notify(relay->notify_socket, "STOPPING=1");
     relay->notice_ms = notice_ms(relay, drain_ms);
     atomic_store_explicit(&relay->is_draining, true, memory_order_relaxed);
     post_all(relay, on_drain);
@@ -518,10 +621,22 @@ void cv_relay_block_signals(void)
     (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+/* The number tells systemd that this process is the service now, also where it took over. */
+static void tell_ready(const struct cv_relay *relay)
+{
+    char text[64];
+    (void)snprintf(text, sizeof text, "READY=1\nMAINPID=%ld", (long)getpid());
+    cv_notify(relay->notify_socket, text);
+}
+
 /* What cannot be read stays as it was. */
 static void reload(struct cv_relay *relay)
 {
     struct cv_error error = {0};
+    char reloading[80];
+    (void)snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
+                   clock_ms() * 1000);
+    cv_notify(relay->notify_socket, reloading);
     struct cv_status status = relay->tls ? cv_tls_server_reload(relay->tls, &error) : cv_ok();
     cv_log(relay->log, cv_is_ok(status) ? CV_LOG_INFO : CV_LOG_WARN, "relay", "reload_tls",
            cv_is_ok(status) ? "certificate read again" : "the old certificate stays in use",
@@ -531,6 +646,7 @@ static void reload(struct cv_relay *relay)
     cv_log(relay->log, cv_is_ok(status) ? CV_LOG_INFO : CV_LOG_WARN, "relay", "reload_keys",
            cv_is_ok(status) ? "token keys read again" : "the old token keys stay in use",
            CV_F_STATUS(status), CV_F_STR("detail", error.detail));
+    tell_ready(relay);
 }
 
 static void change_level(struct cv_log *log, int step)
@@ -546,6 +662,7 @@ void cv_relay_serve(struct cv_relay **out)
     struct cv_relay *relay = *out;
     sigset_t set;
     signals_of_relay(&set);
+    tell_ready(relay);
     for (int signo = 0; !is_end(signo);) {
         signo = wait_signal(&set, 3600 * 1000);
         if (signo == SIGHUP)

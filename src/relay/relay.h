@@ -23,10 +23,21 @@ struct cv_registry;
 struct cv_relay_config;
 struct cv_session;
 struct cv_ssh_host_key;
+struct cv_takeover;
 struct cv_tls_server;
 struct cv_token_cache;
 
 enum { CV_RELAY_WORKERS_MAX = 256, CV_RELAY_LISTENERS_MAX = 16 };
+
+/* A listening socket on one of the workers. */
+struct cv_relay_socket {
+    struct cv_listener *listener; /* only its worker's thread changes this one */
+    struct cv_relay_worker *worker;
+    int fd;           /* the listener's, as long as that lives */
+    int number;       /* what a successor counts it as; -1: shares the socket of another worker */
+    bool is_private;  /* metrics.listen: stays until the end of the drain */
+    bool is_returned; /* first worker: the successor does not listen there */
+};
 
 struct cv_relay {
     const struct cv_relay_config *config;
@@ -43,10 +54,14 @@ struct cv_relay {
     struct cv_relay_worker *workers;
     unsigned worker_count;
     unsigned port;
-    struct cv_listener *private_listener; /* metrics.listen, on the first worker */
-    uint64_t notice_ms;                   /* agents are told to be elsewhere within */
-    atomic_bool is_draining;              /* no new requests on kept connections; readyz says 503 */
-    char instance[17];                    /* random hex, for logs and X-Request-Id */
+    struct cv_relay_socket *sockets; /* does not change while the workers run */
+    size_t socket_count;
+    struct cv_takeover *takeover;
+    const char *notify_socket;
+    uint64_t notice_ms;         /* agents are told to be elsewhere within */
+    atomic_bool is_draining;    /* no new requests on kept connections; readyz says 503 */
+    atomic_bool is_handed_over; /* another process accepts on our sockets */
+    char instance[17];          /* random hex, for logs and X-Request-Id */
 };
 
 struct cv_relay_worker {
@@ -63,7 +78,6 @@ struct cv_relay_worker {
     atomic_uint stream_count; /* of those links: in use or waited for */
     uint64_t next_request;    /* for request ids: instance, worker, number */
     struct cv_fetch *key_fetch;
-    struct cv_listener *listeners[CV_RELAY_LISTENERS_MAX];
     struct cv_timer tick; /* first worker: housekeeping */
     uint64_t expire_due_ms;
     uint64_t trim_due_ms; /* when memory may be given back next */
@@ -77,6 +91,11 @@ struct cv_relay_options {
     struct cv_log *log;
     const char *state_dir; /* for keys that are not configured; copied */
     bool is_dev;           /* development issuer, plain HTTP, loopback only */
+    bool is_replaceable;   /* offers its sockets to a successor (takeover.h) */
+    bool is_takeover;      /* takes over from the relay that listens there, if there is one */
+    int given_fd;          /* the first of given_fd_count listening sockets, for us to own */
+    unsigned given_fd_count;
+    const char *notify_socket; /* of the service manager (sd_notify(3)), or NULL; borrowed */
 };
 
 /* A relay in this process, for `culvert server`, `culvert demo` and tests: opens keys and
@@ -89,11 +108,12 @@ struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_
 /* The port of the first listener. */
 unsigned cv_relay_port(const struct cv_relay *relay);
 
-/* Blocks until SIGTERM or SIGINT, then drains: no new connections, requests under way end within
- * shutdown.drain, links are closed with an SSH disconnect and WebSocket 1000. A second signal cuts
- * that short. SIGHUP reads certificate and key files again, SIGUSR1 and SIGUSR2 make the log say
- * more and less. Call it on the thread that blocks for the process; the signals are blocked there
- * before cv_relay_new by cv_relay_block_signals. Frees the relay. */
+/* Blocks until SIGTERM or SIGINT, or until a successor accepts connections, then drains: no new
+ * connections, requests under way end within shutdown.drain, links are closed with an SSH
+ * disconnect and WebSocket 1000. A second signal cuts that short. SIGHUP reads certificate and key
+ * files again, SIGUSR1 and SIGUSR2 make the log say more and less. Call it on the thread that
+ * blocks for the process; the signals are blocked there before cv_relay_new by
+ * cv_relay_block_signals. Frees the relay. */
 void cv_relay_block_signals(void);
 void cv_relay_serve(struct cv_relay **relay);
 

@@ -2,10 +2,11 @@
  *
  * An agent comes back to a link that has lost its socket (docs/PROTOCOL.md, "Resume").
  *
- * Happy path: resume_serve → the connection moves to the link's worker → resume_go_on → the claim
- * holds → 101 with the relay's own proof → the socket goes into the link. Ways it fails: the claim
- * cannot be read (400); there is no such link of this user (410); it was said before (409); it is
- * not proven (403). The link stays as it was in all of them.
+ * Happy path: resume_serve (a link of the relay before this one: pass.c) → the connection moves to
+ * the link's worker → resume_go_on → the claim holds → 101 with the relay's own proof → the socket
+ * goes into the link. Ways it fails: the claim cannot be read (400); there is no such link of this
+ * user (410); it was said before (409); it is not proven (403). The link stays as it was in all of
+ * them.
  */
 #include "proto/link/resume.h"
 #include "base/digest.h"
@@ -89,9 +90,11 @@ void resume_serve(struct cv_consumer *c)
         cv_registry_find_link(c->worker->relay->registry,
                               (const struct cv_user_key *)c->x.identity->user_key, claim.link_id);
     if (!c->x.route.session) {
-        refuse(c, cv_status(CV_RESUME_UNKNOWN));
+        if (!pass_to_predecessor(c))
+            refuse(c, cv_status(CV_RESUME_UNKNOWN));
         return;
     }
+    pass_take(c);
     c->x.is_resume = true;
     unsigned index = cv_session_worker_index(c->x.route.session);
     if (index == c->worker->index)

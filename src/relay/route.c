@@ -409,9 +409,11 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
         c->worker->relay->registry, (const struct cv_user_key *)c->x.identity->user_key, name,
         c->worker->index, consumer_now_ms(c), &c->x.route);
     if (!cv_is_ok(status)) {
-        problem_answer(c, status.id, CV_HOP_RELAY, NULL, !has_body);
+        if (!pass_to_predecessor(c))
+            problem_answer(c, status.id, CV_HOP_RELAY, NULL, !has_body);
         return;
     }
+    pass_take(c);
     c->x.prefix_name = is_path_form ? c->x.route.spec->name : NULL;
     if (serve_slash(c) || !check_rules(c) || serve_last_hop(c))
         return;

@@ -125,6 +125,11 @@ void cv_http_parser_eof(struct cv_http_parser *parser)
     parser->is_eof = true;
 }
 
+struct cv_slice cv_http_parser_head_bytes(const struct cv_http_parser *parser)
+{
+    return cv_buf_slice(&parser->head_lines.buf);
+}
+
 struct cv_slice cv_http_parser_rest(const struct cv_http_parser *parser)
 {
     return parser->input;

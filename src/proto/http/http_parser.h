@@ -101,6 +101,10 @@ struct cv_slice cv_http_parser_rest(const struct cv_http_parser *parser);
 /* Takes them all: the parser forgets them, so that they can be fed to something else. */
 struct cv_slice cv_http_parser_take_rest(struct cv_http_parser *parser);
 
+/* The head of the current message as it came, from its start line to the empty line. Valid as the
+ * head's slices are; before the head is complete, what has come of it. */
+struct cv_slice cv_http_parser_head_bytes(const struct cv_http_parser *parser);
+
 /* True when no message is begun: not one byte of a head has come, nothing is outstanding. */
 bool cv_http_parser_is_idle(const struct cv_http_parser *parser);
 
