@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the files of a consumer's connection share: consumer.c (the connection: bytes in, requests
- * one by one), consumer_move.c (to another worker), pass.c (to another process), route.c (what a
- * request is for, who asks), pages.c (the relay's own pages), exchange.c (a request and its answer
- * through an upstream), head.c (heads written anew), problem.c (errors). Nobody else includes this.
+ * one by one), consumer_entry.c (where connections come from), consumer_move.c (to another worker),
+ * pass.c (to another process), route.c (what a request is for, who asks), pages.c (the relay's own
+ * pages), exchange.c (a request and its answer through an upstream), head.c (heads written anew),
+ * problem.c (errors). Nobody else includes this.
  */
 #ifndef CV_RELAY_CONSUMER_PRIVATE_H
 #define CV_RELAY_CONSUMER_PRIVATE_H
@@ -121,6 +122,10 @@ struct cv_consumer {
 };
 
 /* ---- consumer.c ---- */
+
+/* In the worker's list, its port not open yet; NULL without memory. */
+struct cv_consumer *consumer_new(struct cv_relay_worker *worker);
+extern const struct cv_port_ops consumer_port_ops;
 
 /* Goes on with what is in `in`; after whatever has unblocked the connection. */
 void consumer_process(struct cv_consumer *c);

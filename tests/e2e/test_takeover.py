@@ -129,18 +129,24 @@ class Load:
         return self.faults
 
 
-@pytest.fixture
-def scene(world):
-    relay = world.relay()
+def start(world, **kw):
+    relay = world.relay(**kw)
     service = world.service()
-    agent = world.http(relay, service.port)
+    agent = world.http(relay, service.port, **kw)
     return SimpleNamespace(world=world, relay=relay, service=service, agent=agent,
                            token=world.token())
 
 
+@pytest.fixture
+def scene(world):
+    return start(world)
+
+
 @pytest.mark.parametrize("rounds, streams", [
     (2, 10), pytest.param(10, 50, marks=pytest.mark.long)])
-def test_not_one_request_fails_over_takeovers(scene, rounds, streams):
+def test_not_one_request_fails_over_takeovers(world, rounds, streams):
+    channels = {"SSH_MAX_CHANNELS": 200}  # streams and requests side by side
+    scene = start(world, env=channels)
     count = events(scene.service, 4 if rounds < 5 else 20)
     faults, begun = [], threading.Semaphore(0)
     load = Load(scene.relay.port, scene.token, rate=200 if rounds > 5 else 120)
@@ -154,7 +160,7 @@ def test_not_one_request_fails_over_takeovers(scene, rounds, streams):
     relays = [scene.relay]
     for _ in range(rounds):
         before = load.done
-        relays.append(successor(scene.world, scene.relay))
+        relays.append(successor(world, scene.relay, env=channels))
         wait_for(lambda seen=before: load.done > seen + 40, 60, "requests after the takeover")
     for reader in readers:
         reader.join(90)

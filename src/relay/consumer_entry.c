@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How consumers' connections come to be, and how all of them are told that the relay stops.
+ */
+#include "config/relay_config.h"
+#include "net/conn.h"
+#include "proto/ssh/ssh.h"
+#include "relay/consumer_private.h"
+#include "transport/link.h"
+
+#include <unistd.h>
+#include <utlist.h>
+
+/* The answer buffer must hold what a stream's window may bring. */
+static size_t out_cap(const struct cv_relay *relay)
+{
+    return (size_t)relay->config->ssh_window_bytes * 2 + CONSUMER_IN_MAX;
+}
+
+static bool is_trusted(const struct cv_relay *relay, const struct cv_addr *peer)
+{
+    for (size_t i = 0; i < relay->trusted_count; i++)
+        if (cv_cidr_has(&relay->trusted[i], peer))
+            return true;
+    return false;
+}
+
+void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
+                        bool is_private)
+{
+    struct cv_relay *relay = worker->relay;
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c) {
+        (void)close(fd);
+        return;
+    }
+    c->peer = *peer;
+    c->is_private = is_private;
+    c->is_peer_trusted = is_trusted(relay, peer);
+    c->is_between = true;
+    struct cv_status status = cv_port_open_socket(
+        &c->port, worker->worker, fd, is_private ? NULL : relay->tls,
+        relay->config->limits_handshake_timeout_ms, out_cap(relay), &consumer_port_ops, c);
+    if (!cv_is_ok(status)) {
+        consumer_free(c);
+        return;
+    }
+    consumer_set_timer(c, relay->config->limits_header_timeout_ms);
+}
+
+void cv_consumer_accept_passed(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
+                               bool is_tls)
+{
+    struct cv_relay *relay = worker->relay;
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c) {
+        (void)close(fd);
+        return;
+    }
+    c->peer = *peer;
+    c->is_peer_trusted = is_trusted(relay, peer);
+    c->is_between = c->is_passed = c->is_last = true;
+    struct cv_status status = cv_port_open_socket(&c->port, worker->worker, fd, NULL, 0,
+                                                  out_cap(relay), &consumer_port_ops, c);
+    if (!cv_is_ok(status)) {
+        consumer_free(c);
+        return;
+    }
+    c->port.is_secure = is_tls;
+    consumer_set_timer(c, relay->config->limits_header_timeout_ms);
+}
+
+void cv_consumer_accept_back(struct cv_relay_worker *worker, struct cv_conn *conn,
+                             const struct cv_addr *peer, struct cv_slice bytes)
+{
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c || !cv_is_ok(cv_buf_append_slice(&c->in, bytes))) {
+        if (c)
+            consumer_free(c);
+        cv_conn_disown(conn);
+        cv_conn_close(conn, cv_status(CV_NO_MEMORY));
+        return;
+    }
+    c->peer = *peer;
+    c->is_peer_trusted = is_trusted(worker->relay, peer);
+    c->is_between = c->is_unpassable = true;
+    cv_port_adopt(&c->port, worker->worker, conn, out_cap(worker->relay), &consumer_port_ops, c);
+    consumer_set_timer(c, worker->relay->config->limits_header_timeout_ms);
+    consumer_process(c);
+}
+
+void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream *stream,
+                               struct cv_identity *identity, const char *name)
+{
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c) {
+        cv_stream_refuse(stream, CV_SSH_OPEN_RESOURCE_SHORTAGE, "out of memory");
+        return;
+    }
+    c->owner = cv_identity_ref(identity);
+    c->is_between = true;
+    c->in.cap += worker->relay->config->ssh_window_bytes; /* comes whether or not we are paused */
+    (void)cv_slice_to_str(cv_slice_str(name), c->tunnel, sizeof c->tunnel);
+    cv_port_open_stream(&c->port, worker->worker, stream, out_cap(worker->relay),
+                        &consumer_port_ops, c);
+    consumer_set_timer(c, worker->relay->config->limits_keepalive_timeout_ms);
+}
+
+void cv_consumer_drain_all(struct cv_relay_worker *worker)
+{
+    struct cv_consumer *c, *next;
+    DL_FOREACH_SAFE(worker->consumers, c, next)
+    {
+        c->is_last = true;
+        /* Who has just connected is about to ask, and would not expect to be turned away. */
+        if (c->state.state == CONSUMER_READING && cv_http_parser_is_idle(c->parser) && c->has_asked)
+            consumer_request_done(c, false);
+    }
+}
+
+void cv_consumer_close_all(struct cv_relay_worker *worker)
+{
+    struct cv_consumer *c, *next;
+    DL_FOREACH_SAFE(worker->consumers, c, next)
+    {
+        if (c->state.state == CONSUMER_EXCHANGE)
+            exchange_fail(c, CV_SHUTTING_DOWN, CV_HOP_RELAY, NULL);
+        else if (c->is_passed && !c->is_taken && c->state.state == CONSUMER_READING)
+            consumer_abort(c); /* it goes back to who passed it on */
+        else if (c->state.state != CONSUMER_ENDING && c->state.state != CONSUMER_MOVING)
+            consumer_request_done(c, false);
+    }
+}
