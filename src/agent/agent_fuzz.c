@@ -90,8 +90,11 @@ static void fuzz_known_hosts(const uint8_t *data, size_t size)
     if (cv_is_ok(status)) {
         cv_fuzz_must(cv_is_ok(cv_known_hosts_check(path, "r:1", blob, &is_new, &error)));
         cv_fuzz_must(!is_new);
-        cv_fuzz_must(cv_known_hosts_check(path, "r:1", cv_slice_str("other"), &is_new, &error).id ==
-                     CV_HOST_KEY);
+        /* A file may name several keys for a relay; "other" in base64 is not to be one of them. */
+        if (!memmem(data, size, "b3RoZXI=", 8))
+            cv_fuzz_must(
+                cv_known_hosts_check(path, "r:1", cv_slice_str("other"), &is_new, &error).id ==
+                CV_HOST_KEY);
     }
     (void)close(fd);
 }
