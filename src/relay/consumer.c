@@ -129,7 +129,7 @@ static void on_client_due(struct cv_consumer *c)
             answer_no_request(c, CV_TIMEOUT_REQUEST, "the head came too slowly");
         break;
     case CONSUMER_EXCHANGE:
-        if (c->x.is_response_whole) {
+        if (c->x.is_response_whole && !c->x.is_end_due) {
             consumer_request_done(c, false); /* the rest of the request came too slowly */
             break;
         }
