@@ -434,11 +434,14 @@ void cv_ssh_transport_resume(struct cv_ssh_transport *t, uint64_t now_ms)
 {
     if (!t->is_paused)
         return;
-    uint64_t *const dues[] = {&t->handshake_due_ms, &t->kex_due_ms, &t->rekey_due_ms};
+    uint64_t *const dues[] = {&t->handshake_due_ms, &t->rekey_due_ms};
     for (size_t i = 0; i < sizeof dues / sizeof *dues; i++) {
         if (*dues[i] != 0 && *dues[i] != UINT64_MAX)
             *dues[i] += now_ms - t->paused_ms;
     }
+    /* Its whole time again: some of it passed before the loss was found. */
+    if (t->kex_due_ms != 0 && t->kex_due_ms != UINT64_MAX)
+        t->kex_due_ms = now_ms + t->handshake_ms;
     t->is_paused = false;
 }
 

@@ -159,7 +159,8 @@ uint64_t cv_ssh_transport_deadline(const struct cv_ssh_transport *transport);
 void cv_ssh_transport_tick(struct cv_ssh_transport *transport, uint64_t now_ms);
 
 /* Stops the clock of the session while there is no network under it, and lets it go on: deadlines
- * move by the time between. Both may be called again without effect. */
+ * move by the time between, and a later key exchange under way has its whole time again, since some
+ * of it passed before the loss was found. Both may be called again without effect. */
 void cv_ssh_transport_pause(struct cv_ssh_transport *transport, uint64_t now_ms);
 void cv_ssh_transport_resume(struct cv_ssh_transport *transport, uint64_t now_ms);
 
