@@ -30,6 +30,7 @@ test: ## build, unit tests, end-to-end tests with real peers
 test-long: ## the end-to-end tests that move gigabytes
 	@tools/deps build test
 	@tools/build $(BUILD) $(MESON_ARGS)
+	$(BUILD)/tests/sim/link_sim_test offsets 1
 	CULVERT_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -m long tests
 
 bench: ## measure against OpenSSH and a direct connection; writes docs/performance.md

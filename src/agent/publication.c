@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "agent/publication.h"
 
+#include "base/json.h"
 #include "config/agent_config.h"
 #include "config/value.h"
 
-#include <jansson.h>
 #include <stdio.h>
 
 enum {
@@ -106,7 +106,7 @@ static char *make_json(const struct cv_publication *p, const struct cv_tunnel_co
             0 &&
         set_timer(object, "idle_ms", config->timers_idle_ms, preset->idle_ms) == 0 &&
         set_timer(object, "total_ms", config->timers_total_ms, CV_UNSET) == 0)
-        text = json_dumps(object, JSON_COMPACT);
+        text = cv_json_text(object);
     json_decref(object);
     return text;
 }

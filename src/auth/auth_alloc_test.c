@@ -6,9 +6,8 @@
 #include "auth/auth.h"
 #include "auth/sign.h"
 #include "base/alloc_test.h"
+#include "base/json.h"
 #include "base/test.h"
-
-#include <jansson.h>
 
 #define NOW_S 1700000000
 
@@ -87,7 +86,7 @@ int main(void)
 {
     static struct material m;
     const struct CMUnitTest tests[] = {cmocka_unit_test_prestate(every_allocation_may_fail, &m)};
-    json_set_alloc_funcs(cv_test_malloc, cv_test_free);
+    cv_json_init_with(cv_test_malloc, cv_test_free);
     make(&m);
     int failed = cmocka_run_group_tests_name("auth_alloc", tests, NULL, NULL);
     cv_buf_done(&m.jwks);

@@ -2,6 +2,7 @@
 #include "auth/json.h"
 
 #include "base/digest.h"
+#include "base/json.h"
 
 /* Depth of nesting without parsing: only brackets outside strings count. Junk may come out with any
  * number; jansson then refuses it for being junk. */
@@ -34,8 +35,8 @@ bool cv_json_object(struct cv_slice text, size_t max_bytes, unsigned max_depth, 
     if (text.len == 0 || text.len > max_bytes || memchr(text.data, 0, text.len) != NULL ||
         !is_shallow(text, max_depth))
         return false;
-    json_t *value = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_object(value)) {
+    json_t *value;
+    if (!cv_is_ok(cv_json_parse(text, &value)) || !json_is_object(value)) {
         json_decref(value);
         return false;
     }

@@ -5,6 +5,8 @@
 #include "auth/key.h"
 #include "base/digest.h"
 
+#include "base/json.h"
+
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
@@ -42,7 +44,7 @@ static struct cv_status set_thumbprint(struct cv_signing_key *key)
 {
     uint8_t digest[CV_SHA256_LEN];
     json_t *members = cv_key_public_members(&key->key);
-    char *text = members ? json_dumps(members, JSON_COMPACT) : NULL;
+    char *text = members ? cv_json_text(members) : NULL;
     json_decref(members);
     if (!text)
         return cv_status(CV_NO_MEMORY);
@@ -213,7 +215,7 @@ struct cv_status cv_signing_key_to_pem(const struct cv_signing_key *key, struct 
 /* Appends the JSON and ends it; NULL counts as out of memory. */
 static struct cv_status append_json(json_t *json, struct cv_buf *out)
 {
-    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    char *text = json ? cv_json_text(json) : NULL;
     json_decref(json);
     if (!text)
         return cv_status(CV_NO_MEMORY);

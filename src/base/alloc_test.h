@@ -27,7 +27,7 @@ bool cv_test_alloc_stop(void);
 /* Whether the one that was to be refused has been. */
 bool cv_test_alloc_has_failed(void);
 
-/* For json_set_alloc_funcs and the like: counted and refused as our own requests are. */
+/* For cv_json_init_with and the like: counted and refused as our own requests are. */
 void *cv_test_malloc(size_t len);
 void cv_test_free(void *at);
 

@@ -2,6 +2,7 @@
  *
  * culvert: finds the subcommand and runs it.
  */
+#include "base/json.h"
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -91,6 +92,7 @@ int main(int argc, char **argv)
     if (!fill_standard_descriptors())
         return CV_EXIT_FAILED;
     hide_memory();
+    cv_json_init();
     /* A file at its size limit (RLIMIT_FSIZE) is a write that fails, like a full disk. */
     (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
+#include "base/json.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
 #include "telemetry/log.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,7 @@ static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enu
         "status", cv_status_http(id), "detail", detail && detail[0] ? detail : cv_status_text(id),
         "code", cv_status_code(id), "category", cv_category_name(cv_status_category(id)),
         "suggestion", cv_status_suggestion(id), "request_id", c->x.id, "hop", cv_hop_name(hop));
-    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    char *text = object ? cv_json_text(object) : NULL;
     json_decref(object);
     return text;
 }

@@ -2,11 +2,11 @@
 #include "relay/tunnel.h"
 
 #include "base/buf.h"
+#include "base/json.h"
 #include "proto/http/http.h"
 #include "proto/http/http_path.h"
 #include "proto/http/url.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,11 +164,14 @@ struct cv_status cv_tunnel_spec_parse(struct cv_slice json, struct cv_tunnel_spe
     *spec = NULL;
     if (json.len > SPEC_JSON_MAX)
         return cv_fail(error, CV_INVALID, "the attributes are longer than %d bytes", SPEC_JSON_MAX);
-    json_t *object = json_loadb((const char *)json.data, json.len, JSON_REJECT_DUPLICATES, NULL);
-    if (!object)
-        return cv_fail(error, CV_INVALID, "the attributes are not JSON");
+    json_t *object;
+    struct cv_status status = cv_json_parse(json, &object);
+    if (!cv_is_ok(status))
+        return cv_fail(error, status.id, "%s",
+                       status.id == CV_NO_MEMORY ? cv_status_text(status.id)
+                                                 : "the attributes are not JSON");
     struct cv_tunnel_spec *made = spec_new();
-    struct cv_status status = made ? parse_object(object, made, error) : cv_status(CV_NO_MEMORY);
+    status = made ? parse_object(object, made, error) : cv_status(CV_NO_MEMORY);
     json_decref(object);
     if (!cv_is_ok(status))
         cv_tunnel_spec_unref(&made);

@@ -34,9 +34,16 @@ static uint64_t answer_ms(const struct cv_link *link)
     return limit_ms < link->options.pong_timeout_ms ? limit_ms : link->options.pong_timeout_ms;
 }
 
+/* What the peer has not acknowledged is traffic too: a probe that was answered by bytes that were
+ * under way says nothing of the path after them. */
+static bool is_busy(const struct cv_link *link)
+{
+    return link->is_active || cv_link_seq_in_flight(&link->seq);
+}
+
 static uint64_t quiet_ms(const struct cv_link *link)
 {
-    return link->is_active && LINK_PROBE_MS < link->options.ping_interval_ms
+    return is_busy(link) && LINK_PROBE_MS < link->options.ping_interval_ms
                ? LINK_PROBE_MS
                : link->options.ping_interval_ms;
 }
@@ -98,9 +105,9 @@ static bool is_path_moving(struct cv_link *link, uint64_t now_ms)
 static void check_life(struct cv_link *link, uint64_t now_ms)
 {
     if (!link->ping_sent_ms) {
-        bool is_busy = link->is_active;
         if (now_ms - link->last_rx_ms >= quiet_ms(link))
-            send_ping(link, now_ms, is_busy ? answer_ms(link) : link->options.pong_timeout_ms);
+            send_ping(link, now_ms,
+                      is_busy(link) ? answer_ms(link) : link->options.pong_timeout_ms);
         return;
     }
     if (now_ms - link->ping_sent_ms < link->ping_limit_ms)

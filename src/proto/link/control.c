@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "proto/link/control.h"
 
+#include "base/json.h"
+
 #include <inttypes.h>
-#include <jansson.h>
 
 static const char *const type_names[CV_LINK_CONTROL_COUNT] = {
 #define CV_LINK_CONTROL_NAME(name, text) [CV_LINK_##name] = text,
@@ -35,7 +36,7 @@ struct cv_status cv_link_control_encode(const struct cv_link_control *control, s
     if (is_made && control->after_ms)
         is_made = json_object_set_new(object, "after_ms",
                                       json_integer((json_int_t)control->after_ms)) == 0;
-    char *text = is_made ? json_dumps(object, JSON_COMPACT) : NULL;
+    char *text = is_made ? cv_json_text(object) : NULL;
     json_decref(object);
     if (!text)
         return cv_status(CV_NO_MEMORY);
@@ -99,10 +100,11 @@ struct cv_status cv_link_control_decode(struct cv_slice text, struct cv_link_con
     *control = (struct cv_link_control){0};
     if (text.len > CV_LINK_CONTROL_MAX)
         return cv_status(CV_WS_POLICY);
-    json_t *object = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
-    if (!object)
-        return cv_status(CV_WS_POLICY);
-    struct cv_status status = decode(object, control);
+    json_t *object;
+    struct cv_status status = cv_json_parse(text, &object);
+    if (!cv_is_ok(status))
+        return cv_status(status.id == CV_NO_MEMORY ? CV_NO_MEMORY : CV_WS_POLICY);
+    status = decode(object, control);
     json_decref(object);
     return status;
 }
