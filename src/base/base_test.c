@@ -178,9 +178,30 @@ static void status_table_is_complete(void **state)
     assert_string_equal(error.detail, "dial x: Connection refused");
 }
 
+static void details_hold_nothing_that_moves_a_cursor(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"a\x1b[2Jb\r\n\x7f", "a?[2Jb???"}, /* C0 and DEL */
+        {"a\xc2\x9b"
+         "2J \xc2\xa0",
+         "a??2J \xc2\xa0"}, /* C1; a blank is none */
+        {"a\x9b"
+         "2J\xff\xc0\x80",
+         "a?2J???"}, /* no UTF-8 */
+        {"\xe2\x80\x9c\xf0\x9f\x98\x80\xe2", "\xe2\x80\x9c\xf0\x9f\x98\x80?"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct cv_error error;
+        assert_status(cv_fail(&error, CV_INVALID, "%s", cases[i][0]), CV_INVALID);
+        assert_string_equal(error.detail, cases[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(details_hold_nothing_that_moves_a_cursor),
         cmocka_unit_test(buf_refuses_more_than_its_cap),
         cmocka_unit_test(buf_keeps_order_over_many_sizes),
         cmocka_unit_test(buf_printf_spans_small_and_large),

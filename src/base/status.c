@@ -66,17 +66,33 @@ static const struct status_row *row(enum cv_status_id id)
     return &rows[(unsigned)id < CV_STATUS_COUNT ? id : CV_INTERNAL];
 }
 
+/* Bytes of the UTF-8 sequence that begins here (RFC 3629 §4, but for what it says of surrogates and
+ * overlong forms of three and four bytes); 0 for none. */
+static size_t sequence_len(const unsigned char *at)
+{
+    size_t len = at[0] < 0x80 ? 1 : at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : 4;
+    if (at[0] > 0xf4)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    return len;
+}
+
 /* A detail may quote what a peer said, and is printed on terminals: nothing in it moves a cursor.
- * C0, DEL, and C1 as UTF-8 writes it (ECMA-48 §5.3). */
+ * C0, DEL, C1 as UTF-8 writes it, and bytes that are no UTF-8, which may be C1 as they stand
+ * (ECMA-48 §5.3). */
 static void hide_controls(char *text)
 {
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text, next = (unsigned char)text[1];
-        bool is_c1 = c == 0xc2 && next >= 0x80 && next < 0xa0;
-        if (c < ' ' || c == 0x7f || is_c1)
-            *text = '?';
-        if (is_c1)
-            *++text = '?';
+    for (unsigned char *at = (unsigned char *)text; *at;) {
+        size_t len = sequence_len(at);
+        bool is_control = (len == 1 && (*at < ' ' || *at == 0x7f)) ||
+                          (len == 2 && at[0] == 0xc2 && at[1] < 0xa0) || len == 0;
+        if (len == 0)
+            len = 1;
+        if (is_control)
+            memset(at, '?', len);
+        at += len;
     }
 }
 
