@@ -112,9 +112,14 @@ static void send_request(struct cv_consumer *c)
     if (c->is_processing && all.len - x->request_sent < CONSUMER_BODY_MAX / 2)
         return;
     bool is_open = x->upstream && cv_upstream_is_open(x->upstream);
+    size_t sent = 0;
     if (is_open && all.len > x->request_sent)
-        x->request_sent += cv_upstream_write(
+        sent = cv_upstream_write(
             x->upstream, cv_slice(all.data + x->request_sent, all.len - x->request_sent));
+    x->request_sent += sent;
+    /* The service owes an answer for what it has: a long request on a slow path is no silence. */
+    if (sent && !x->is_head_out)
+        exchange_set_service_timer(c);
     if (!x->is_replayable) {
         cv_buf_consume(&x->request, x->request_sent);
         x->request_sent = 0;

@@ -116,8 +116,8 @@ class Chaos:
             far.settimeout(None)
             if self.bytes_per_s:
                 for end in (near, far):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262144)
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 262144)
             with self.lock:
                 self.accepted += 1
                 self.pairs.append((near, far))

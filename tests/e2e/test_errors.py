@@ -196,3 +196,14 @@ def test_relay_and_agent_log_a_request_under_one_id(world):
     request_id = relay.fetch("/t/home/", world.token()).get("X-Request-Id")
     assert agent.wait_log("service_unavailable")["correlationId"] == request_id
     relay.wait_log("request_refused", correlationId=request_id)
+
+
+def test_a_long_request_is_no_silence(scene):
+    """The first byte is waited for from the last byte of the request that the service was given."""
+    def slow(conn, request):
+        conn.read_body(request, keep=False, pause=0.01)
+        conn.reply(body=b"got it")
+        return True
+    home = scene(routes={"/slow": slow}, relay_env={"CULVERT_TIMERS_FIRST_BYTE": "3s"})
+    response = home.fetch("/slow", "POST", body=b"x" * (40 << 20), timeout=60)
+    assert response.status == 200 and response.body == b"got it"
