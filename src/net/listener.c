@@ -225,7 +225,7 @@ struct cv_status cv_listener_new(struct cv_worker *worker, const struct cv_liste
                                  struct cv_listener **out, struct cv_error *error)
 {
     struct cv_listen_spec bound = *spec;
-    int fd;
+    int fd = -1;
     *out = NULL;
     CV_RETURN_IF_ERROR(open_socket(&bound, backlog, &fd, error));
     return start(worker, fd, &bound, ops, arg, out, error);
@@ -234,7 +234,7 @@ struct cv_status cv_listener_new(struct cv_worker *worker, const struct cv_liste
 /* False when it is no listening TCP socket. */
 static bool read_spec(int fd, struct cv_listen_spec *spec)
 {
-    struct sockaddr_storage name;
+    struct sockaddr_storage name = {0};
     int type = 0, is_listening = 0, v6_only = 1;
     socklen_t len = sizeof type;
     *spec = (struct cv_listen_spec){.is_shared = true};

@@ -49,7 +49,7 @@ static void on_refused(void *arg, uint32_t reason, struct cv_slice text)
     (void)arg;
     (void)reason;
     (void)text;
-    sim_must(!"nobody refuses a stream");
+    sim_must(false); /* nobody refuses a stream */
 }
 
 static void on_consume(void *arg)

@@ -43,7 +43,8 @@ struct cv_status cv_link_control_encode(const struct cv_link_control *control, s
 struct cv_status cv_link_ack_encode(uint64_t received, struct cv_buf *out);
 
 /* CV_WS_POLICY for what is not an object, too long, of an unknown shape or with a value out of
- * range, CV_NO_MEMORY. CV_AGAIN for a type that is not known: to be ignored, so that later versions may add some.
+ * range, CV_NO_MEMORY. CV_AGAIN for a type that is not known: to be ignored, so that later versions
+ * may add some.
  */
 struct cv_status cv_link_control_decode(struct cv_slice text, struct cv_link_control *control);
 
