@@ -114,8 +114,8 @@ static void send_request(struct cv_consumer *c)
     bool is_open = x->upstream && cv_upstream_is_open(x->upstream);
     size_t sent = 0;
     if (is_open && all.len > x->request_sent)
-        sent = cv_upstream_write(
-            x->upstream, cv_slice(all.data + x->request_sent, all.len - x->request_sent));
+        sent = cv_upstream_write(x->upstream,
+                                 cv_slice(all.data + x->request_sent, all.len - x->request_sent));
     x->request_sent += sent;
     /* The service owes an answer for what it has: a long request on a slow path is no silence. */
     if (sent && !x->is_head_out)
