@@ -244,6 +244,7 @@ struct sim_result sim_run(const struct sim_schedule *schedule, const struct cv_s
     sim_dial_stop(&sim);
     sim_flows_stop(&sim);
     cv_worker_timer_stop(sim.worker, &sim.event);
+    sim_dial_done(&sim);
     sim_worker_free(sim.worker);
     return result;
 }

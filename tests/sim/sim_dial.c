@@ -7,6 +7,7 @@
 #include "sim_private.h"
 
 #include <string.h>
+#include <utlist.h>
 
 enum { CLAIM_TIMEOUT_MS = 20000 }; /* the relay waits so long for a claim to be whole */
 
@@ -20,6 +21,7 @@ _Static_assert(sizeof(struct answer) <= SIM_ANSWER_MAX, "an answer fits");
 /* The relay's end of a path, until its claim is whole. */
 struct upgrade {
     struct sim *sim;
+    struct upgrade *prev, *next;
     struct cv_conn *conn;
     struct cv_timer timeout;
     size_t len;
@@ -31,6 +33,7 @@ struct upgrade {
 static void upgrade_free(struct upgrade *upgrade)
 {
     cv_worker_timer_stop(upgrade->sim->worker, &upgrade->timeout);
+    DL_DELETE(upgrade->sim->upgrades, upgrade);
     free(upgrade);
 }
 
@@ -100,9 +103,16 @@ static void upgrade_new(struct sim *sim, struct cv_conn *conn)
     sim_must(upgrade);
     upgrade->sim = sim;
     upgrade->conn = conn;
+    DL_APPEND(sim->upgrades, upgrade);
     cv_timer_init(&upgrade->timeout, on_upgrade_timeout, upgrade);
     (void)cv_worker_timer_start(sim->worker, &upgrade->timeout, CLAIM_TIMEOUT_MS);
     cv_conn_set_ops(conn, &upgrade_ops, upgrade);
+}
+
+void sim_dial_done(struct sim *sim)
+{
+    while (sim->upgrades)
+        upgrade_free(sim->upgrades);
 }
 
 void sim_repeat_claim(struct sim *sim, bool is_changed)

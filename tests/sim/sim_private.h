@@ -40,7 +40,10 @@ struct sim_end {
     uint64_t received, acked, counter; /* when last looked at */
 };
 
+struct upgrade;
+
 struct sim {
+    struct upgrade *upgrades; /* utlist DL: claims on their way */
     const struct sim_schedule *schedule;
     struct cv_worker *worker;
     struct sim_end sides[SIM_SIDES];
@@ -64,6 +67,8 @@ bool sim_flows_are_over(const struct sim *sim);
 void sim_flows_stop(struct sim *sim);
 
 /* sim_dial.c: the agent dials again, after the time of the schedule. */
+/* Frees the claims that are still on their way. */
+void sim_dial_done(struct sim *sim);
 void sim_redial_later(struct sim *sim);
 void sim_dial_init(struct sim *sim);
 void sim_dial_stop(struct sim *sim);
