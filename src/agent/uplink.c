@@ -147,14 +147,17 @@ static bool is_final(const struct cv_uplink *u, struct cv_status why)
     return category == CV_CATEGORY_AUTHENTICATION || category == CV_CATEGORY_CONFIGURATION;
 }
 
-static uint64_t choose_delay(struct cv_uplink *u, struct cv_status why)
+/* Until the next try, for a fresh link or for the one that waits. */
+static uint64_t choose_delay(struct cv_uplink *u, const struct cv_backoff *backoff,
+                             struct cv_status why)
 {
+    bool is_refused = cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION;
     uint64_t random;
     cv_random(&random, sizeof random);
-    uint64_t delay_ms = cv_backoff_delay(&u->backoff, cv_worker_now_ms(u->worker), random);
-    if (cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION && delay_ms < REFUSED_MIN_MS)
+    uint64_t delay_ms = cv_backoff_delay(backoff, cv_worker_now_ms(u->worker), random);
+    if (is_refused && delay_ms < REFUSED_MIN_MS)
         delay_ms = REFUSED_MIN_MS;
-    u->must_wait = cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION || u->retry_after_ms;
+    u->must_wait = is_refused || u->retry_after_ms;
     return delay_ms < u->retry_after_ms ? u->retry_after_ms : delay_ms;
 }
 
@@ -186,7 +189,7 @@ static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv
         end(u, why, &full);
         return;
     }
-    uint64_t delay_ms = choose_delay(u, why);
+    uint64_t delay_ms = choose_delay(u, &u->backoff, why);
     cv_fsm_set(&u->fsm, WAITING);
     enum cv_log_level level = is_worth_telling(failures) ? CV_LOG_WARN : CV_LOG_DEBUG;
     cv_log(u->options.log, level, "agent", u->was_up ? "reconnecting" : "connect_failed",
@@ -237,7 +240,7 @@ static bool on_host_key(void *arg, struct cv_slice blob, const char *fingerprint
 static void on_reply(void *arg, uintptr_t cookie, bool is_success)
 {
     struct cv_uplink *u = arg;
-    if (u->fsm.state >= UP && u->fsm.state <= RESUMING)
+    if (cv_uplink_link(u))
         u->ops->on_reply(u->arg, cookie, is_success);
 }
 
@@ -264,14 +267,7 @@ static void on_stream(void *arg, struct cv_stream *stream, enum cv_stream_kind k
 static void resume_later(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
 {
     struct cv_error full = complete(why, error);
-    uint64_t random;
-    cv_random(&random, sizeof random);
-    uint64_t delay_ms = cv_backoff_delay(&u->resumption, cv_worker_now_ms(u->worker), random);
-    if (cv_status_category(why.id) == CV_CATEGORY_AUTHENTICATION && u->resumption.failures)
-        delay_ms = REFUSED_MIN_MS;
-    u->must_wait = delay_ms >= REFUSED_MIN_MS || u->retry_after_ms;
-    if (delay_ms < u->retry_after_ms)
-        delay_ms = u->retry_after_ms;
+    uint64_t delay_ms = choose_delay(u, &u->resumption, why);
     unsigned failures = u->resumption.failures;
     cv_log(u->options.log, is_worth_telling(failures) ? CV_LOG_WARN : CV_LOG_DEBUG, "agent",
            failures ? "resume_failed" : "connection_lost",
@@ -387,7 +383,7 @@ static void resume_now(void *arg)
 static void on_link_closed(void *arg, struct cv_status why, const struct cv_error *error)
 {
     struct cv_uplink *u = arg;
-    bool was_up = is_state(u, UP) || is_state(u, DETACHED) || is_state(u, RESUMING);
+    bool was_up = cv_uplink_link(u) != NULL;
     bool is_closing = is_state(u, CLOSING);
     u->link = NULL;
     cv_dialer_cancel(&u->dialer);
