@@ -3,7 +3,6 @@
 #include "relay/consumer_private.h"
 #include "relay/registry.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 
 /* The pages are read only: anything else was answered. */
@@ -56,7 +55,6 @@ bool pages_is_diagnostics(const struct cv_consumer *c)
 void pages_diagnostics(struct cv_consumer *c)
 {
     struct cv_relay *relay = c->worker->relay;
-    uint64_t connections = 0, requests = 0, links = 0, streams = 0;
     if (!c->x.identity->is_admin) {
         problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "this needs the admin permission",
                        c->head.framing == CV_HTTP_NO_BODY);
@@ -64,17 +62,12 @@ void pages_diagnostics(struct cv_consumer *c)
     }
     if (is_refused(c))
         return;
-    for (unsigned i = 0; i < relay->worker_count; i++) {
-        struct cv_relay_worker *worker = &relay->workers[i];
-        connections += atomic_load_explicit(&worker->consumer_count, memory_order_relaxed);
-        requests += atomic_load_explicit(&worker->busy, memory_order_relaxed);
-        links += atomic_load_explicit(&worker->session_count, memory_order_relaxed);
-        streams += atomic_load_explicit(&worker->stream_count, memory_order_relaxed);
-    }
+    struct cv_relay_counts counts = cv_relay_count(relay);
     char body[256];
-    (void)snprintf(body, sizeof body,
-                   "{\"connections\":%" PRIu64 ",\"requests\":%" PRIu64 ",\"links\":%" PRIu64
-                   ",\"streams\":%" PRIu64 ",\"tunnels\":%zu}\n",
-                   connections, requests, links, streams, cv_registry_tunnels(relay->registry));
+    (void)snprintf(
+        body, sizeof body,
+        "{\"connections\":%u,\"requests\":%u,\"links\":%u,\"streams\":%u,\"tunnels\":%zu}\n",
+        counts.consumers, counts.requests, counts.links, counts.streams,
+        cv_registry_tunnels(relay->registry));
     problem_simple(c, 200, "application/json", body, "Cache-Control: no-store\r\n");
 }

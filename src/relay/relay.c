@@ -283,6 +283,25 @@ struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_
     return cv_ok();
 }
 
+static unsigned get(const atomic_uint *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+struct cv_relay_counts cv_relay_count(const struct cv_relay *relay)
+{
+    struct cv_relay_counts counts = {0};
+    for (unsigned i = 0; i < relay->worker_count; i++) {
+        const struct cv_relay_worker *worker = &relay->workers[i];
+        counts.consumers += get(&worker->consumer_count);
+        counts.links += get(&worker->session_count);
+        counts.moved += get(&worker->moved_count);
+        counts.streams += get(&worker->stream_count);
+        counts.requests += get(&worker->busy);
+    }
+    return counts;
+}
+
 unsigned cv_relay_port(const struct cv_relay *relay)
 {
     return relay->port;
@@ -290,32 +309,13 @@ unsigned cv_relay_port(const struct cv_relay *relay)
 
 /* ---- shutdown ---- */
 
-static unsigned sum(const struct cv_relay *relay, size_t offset)
-{
-    unsigned total = 0;
-    for (unsigned i = 0; i < relay->worker_count; i++) {
-        const char *worker = (const char *)&relay->workers[i];
-        total += atomic_load_explicit((const atomic_uint *)(const void *)(worker + offset),
-                                      memory_order_relaxed);
-    }
-    return total;
-}
-
 /* In this time agents are to have another link; they spread over the first half of it. Few agents
  * are quick; a thousand must not jump at once. */
 static uint64_t notice_ms(const struct cv_relay *relay, uint64_t drain_ms)
 {
     uint64_t ms =
-        RELAY_NOTICE_MS + (uint64_t)sum(relay, offsetof(struct cv_relay_worker, session_count)) *
-                              RELAY_NOTICE_PER_LINK_MS;
+        RELAY_NOTICE_MS + (uint64_t)cv_relay_count(relay).links * RELAY_NOTICE_PER_LINK_MS;
     return ms < drain_ms ? ms : drain_ms;
-}
-
-/* A link whose agent has another one elsewhere holds nobody up, unless it carries something. */
-static bool is_anybody_left(const struct cv_relay *relay)
-{
-    return sum(relay, offsetof(struct cv_relay_worker, session_count)) >
-           sum(relay, offsetof(struct cv_relay_worker, moved_count));
 }
 
 static void on_drain(void *arg)
@@ -354,12 +354,6 @@ static void post_all(struct cv_relay *relay, void (*on_mail)(void *arg))
     }
 }
 
-/* Requests under way, over all workers. */
-static unsigned busy(const struct cv_relay *relay)
-{
-    return sum(relay, offsetof(struct cv_relay_worker, busy));
-}
-
 static uint64_t clock_ms(void)
 {
     struct timespec now;
@@ -380,13 +374,12 @@ static bool is_end(int signo)
     return signo == SIGTERM || signo == SIGINT;
 }
 
-static void tell_progress(const struct cv_relay *relay, uint64_t gone_ms)
+static void tell_progress(const struct cv_relay *relay, const struct cv_relay_counts *left,
+                          uint64_t gone_ms)
 {
     cv_log(relay->log, CV_LOG_INFO, "relay", "drain_progress", "shutting down: still at work",
-           CV_F_UINT("requests", busy(relay)),
-           CV_F_UINT("links", sum(relay, offsetof(struct cv_relay_worker, session_count))),
-           CV_F_UINT("moved", sum(relay, offsetof(struct cv_relay_worker, moved_count))),
-           CV_F_UINT("durationMs", gone_ms));
+           CV_F_UINT("requests", left->requests), CV_F_UINT("links", left->links),
+           CV_F_UINT("moved", left->moved), CV_F_UINT("durationMs", gone_ms));
 }
 
 static void stop(struct cv_relay *relay, uint64_t drain_ms, const sigset_t *signals)
@@ -398,7 +391,7 @@ static void stop(struct cv_relay *relay, uint64_t drain_ms, const sigset_t *sign
         signals = &none;
     bool is_handed_over = atomic_load(&relay->is_handed_over);
     cv_log(relay->log, CV_LOG_INFO, "relay", "drain_begin", "shutting down: letting requests end",
-           CV_F_UINT("requests", busy(relay)), CV_F_UINT("drainMs", drain_ms),
+           CV_F_UINT("requests", cv_relay_count(relay).requests), CV_F_UINT("drainMs", drain_ms),
            CV_F_BOOL("isHandedOver", is_handed_over));
     if (!is_handed_over) /* else the service goes on in another process */
         cv_notify(relay->notify_socket, "STOPPING=1");
@@ -410,15 +403,18 @@ static void stop(struct cv_relay *relay, uint64_t drain_ms, const sigset_t *sign
     do {
         is_cut = is_end(wait_signal(signals, RELAY_POLL_MS));
         uint64_t now_ms = clock_ms(), gone_ms = now_ms - begin_ms;
-        is_waiting = busy(relay) || (is_anybody_left(relay) && gone_ms < relay->notice_ms);
-        is_waiting = is_waiting && !is_cut && gone_ms < drain_ms;
+        struct cv_relay_counts left = cv_relay_count(relay);
+        /* A link whose agent has another one elsewhere holds nobody up, unless it carries
+         * something. */
+        bool is_noticing = left.links > left.moved && gone_ms < relay->notice_ms;
+        is_waiting = (left.requests || is_noticing) && !is_cut && gone_ms < drain_ms;
         if (is_waiting && now_ms - told_ms >= RELAY_PROGRESS_MS) {
             told_ms = now_ms;
-            tell_progress(relay, gone_ms);
+            tell_progress(relay, &left, gone_ms);
         }
     } while (is_waiting);
     cv_log(relay->log, CV_LOG_INFO, "relay", "drain_end", "closing what is left",
-           CV_F_UINT("requests", busy(relay)), CV_F_BOOL("wasCutShort", is_cut),
+           CV_F_UINT("requests", cv_relay_count(relay).requests), CV_F_BOOL("wasCutShort", is_cut),
            CV_F_UINT("durationMs", clock_ms() - begin_ms));
     post_all(relay, on_close);
     uint64_t close_ms = clock_ms();

@@ -86,6 +86,15 @@ struct cv_relay_worker {
     bool is_running;
 };
 
+/* What the workers have between them, at about one moment. */
+struct cv_relay_counts {
+    unsigned consumers; /* connections */
+    unsigned links;
+    unsigned moved;    /* of the links, those whose agents have another one elsewhere */
+    unsigned streams;  /* of the links: in use or waited for */
+    unsigned requests; /* under way */
+};
+
 struct cv_relay_options {
     const struct cv_relay_config *config; /* borrowed for the relay's life, as log */
     struct cv_log *log;
@@ -104,6 +113,9 @@ struct cv_relay_options {
  * cv_net_init must have been called. */
 struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_relay **relay,
                               struct cv_error *error);
+
+/* Any thread. */
+struct cv_relay_counts cv_relay_count(const struct cv_relay *relay);
 
 /* The port of the first listener. */
 unsigned cv_relay_port(const struct cv_relay *relay);

@@ -21,11 +21,8 @@ enum { RELAY_BACKLOG = 1024 };
 
 unsigned cv_relay_connections(const struct cv_relay *relay)
 {
-    unsigned count = 0;
-    for (unsigned i = 0; i < relay->worker_count; i++)
-        count += atomic_load_explicit(&relay->workers[i].consumer_count, memory_order_relaxed) +
-                 atomic_load_explicit(&relay->workers[i].session_count, memory_order_relaxed);
-    return count;
+    struct cv_relay_counts counts = cv_relay_count(relay);
+    return counts.consumers + counts.links;
 }
 
 static void on_accept(void *arg, int fd, const struct cv_addr *peer)
