@@ -25,55 +25,62 @@ static bool is_trusted(const struct cv_relay *relay, const struct cv_addr *peer)
     return false;
 }
 
+/* A connection from `peer` whose request is still to come; NULL without memory. */
+static struct cv_consumer *new_from(struct cv_relay_worker *worker, const struct cv_addr *peer)
+{
+    struct cv_consumer *c = consumer_new(worker);
+    if (!c)
+        return NULL;
+    c->peer = *peer;
+    c->is_peer_trusted = is_trusted(worker->relay, peer);
+    c->is_between = true;
+    return c;
+}
+
+/* Takes `fd` and, without room, the consumer. */
+static bool open_socket(struct cv_consumer *c, int fd, struct cv_tls_server *tls)
+{
+    const struct cv_relay *relay = c->worker->relay;
+    struct cv_status status = cv_port_open_socket(&c->port, c->worker->worker, fd, tls,
+                                                  relay->config->limits_handshake_timeout_ms,
+                                                  out_cap(relay), &consumer_port_ops, c);
+    if (!cv_is_ok(status)) {
+        consumer_free(c);
+        return false;
+    }
+    consumer_set_timer(c, relay->config->limits_header_timeout_ms);
+    return true;
+}
+
 void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
                         bool is_private)
 {
-    struct cv_relay *relay = worker->relay;
-    struct cv_consumer *c = consumer_new(worker);
+    struct cv_consumer *c = new_from(worker, peer);
     if (!c) {
         (void)close(fd);
         return;
     }
-    c->peer = *peer;
     c->is_private = is_private;
-    c->is_peer_trusted = is_trusted(relay, peer);
-    c->is_between = true;
-    struct cv_status status = cv_port_open_socket(
-        &c->port, worker->worker, fd, is_private ? NULL : relay->tls,
-        relay->config->limits_handshake_timeout_ms, out_cap(relay), &consumer_port_ops, c);
-    if (!cv_is_ok(status)) {
-        consumer_free(c);
-        return;
-    }
-    consumer_set_timer(c, relay->config->limits_header_timeout_ms);
+    (void)open_socket(c, fd, is_private ? NULL : worker->relay->tls);
 }
 
 void cv_consumer_accept_passed(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
                                bool is_tls)
 {
-    struct cv_relay *relay = worker->relay;
-    struct cv_consumer *c = consumer_new(worker);
+    struct cv_consumer *c = new_from(worker, peer);
     if (!c) {
         (void)close(fd);
         return;
     }
-    c->peer = *peer;
-    c->is_peer_trusted = is_trusted(relay, peer);
-    c->is_between = c->is_passed = c->is_last = true;
-    struct cv_status status = cv_port_open_socket(&c->port, worker->worker, fd, NULL, 0,
-                                                  out_cap(relay), &consumer_port_ops, c);
-    if (!cv_is_ok(status)) {
-        consumer_free(c);
-        return;
-    }
-    c->port.is_secure = is_tls;
-    consumer_set_timer(c, relay->config->limits_header_timeout_ms);
+    c->is_passed = c->is_last = true;
+    if (open_socket(c, fd, NULL))
+        c->port.is_secure = is_tls;
 }
 
 void cv_consumer_accept_back(struct cv_relay_worker *worker, struct cv_conn *conn,
                              const struct cv_addr *peer, struct cv_slice bytes)
 {
-    struct cv_consumer *c = consumer_new(worker);
+    struct cv_consumer *c = new_from(worker, peer);
     if (!c || !cv_is_ok(cv_buf_append_slice(&c->in, bytes))) {
         if (c)
             consumer_free(c);
@@ -81,9 +88,7 @@ void cv_consumer_accept_back(struct cv_relay_worker *worker, struct cv_conn *con
         cv_conn_close(conn, cv_status(CV_NO_MEMORY));
         return;
     }
-    c->peer = *peer;
-    c->is_peer_trusted = is_trusted(worker->relay, peer);
-    c->is_between = c->is_unpassable = true;
+    c->is_unpassable = true;
     cv_port_adopt(&c->port, worker->worker, conn, out_cap(worker->relay), &consumer_port_ops, c);
     consumer_set_timer(c, worker->relay->config->limits_header_timeout_ms);
     consumer_process(c);
