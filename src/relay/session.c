@@ -2,10 +2,10 @@
  *
  * A link's life on the relay.
  *
- * Happy path: cv_session_accept → on_link_up → on_link_request (describe, publish) → streams
- * through the pool → on_link_closed: withdraw, end the pool, give up the references. Ways it fails:
- * the token expires (on_expiry); another agent takes a name (on_displaced); too many links; the
- *   carrier ends for any reason of transport/link.
+ * Happy path: cv_session_accept → on_link_up → on_link_request (session_names.c) → streams through
+ * the pool → on_link_closed: withdraw, end the pool, give up the references; on the way maybe
+ * on_link_detached → cv_session_accept_claim → cv_session_resume. Ways it fails: the token expires
+ * (on_expiry); the carrier ends for any reason of transport/link.
  */
 #include "relay/session.h"
 
@@ -22,12 +22,6 @@
 #include <string.h>
 #include <utlist.h>
 
-static void forget_replaced(struct cv_session *session, struct session_name *name)
-{
-    LL_DELETE(session->replaced, name);
-    free(name);
-}
-
 /* ---- references ---- */
 
 struct cv_session *cv_session_ref(struct cv_session *session)
@@ -42,10 +36,7 @@ void cv_session_unref(struct cv_session **session)
     *session = NULL;
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
-    for (size_t i = 0; i < s->tunnel_count; i++)
-        cv_tunnel_spec_unref(&s->tunnels[i].spec);
-    while (s->replaced)
-        forget_replaced(s, s->replaced);
+    session_forget_names(s);
     cv_identity_unref(&s->identity);
     free(s);
 }
@@ -72,7 +63,7 @@ const struct cv_user_key *cv_session_user_key(const struct cv_session *session)
 
 bool cv_session_is_reachable(const struct cv_session *session)
 {
-    return atomic_load_explicit(&session->detached_since_ms, memory_order_relaxed) == 0;
+    return cv_session_detached_since_ms(session) == 0;
 }
 
 uint64_t cv_session_detached_since_ms(const struct cv_session *session)
@@ -98,286 +89,6 @@ void cv_session_close(struct cv_session *session, struct cv_status why, const ch
         cv_link_close(session->link, why, message);
 }
 
-struct close_mail {
-    struct cv_mail mail;
-    struct cv_session *session;
-    struct cv_status why;
-};
-
-static void on_close_mail(void *arg)
-{
-    struct close_mail *mail = arg;
-    cv_session_close(mail->session, mail->why, cv_status_text(mail->why.id));
-    cv_session_unref(&mail->session);
-    free(mail);
-}
-
-void cv_session_close_later(struct cv_session *session, struct cv_status why)
-{
-    struct close_mail *mail = calloc(1, sizeof *mail);
-    if (mail) {
-        *mail = (struct close_mail){.session = session, .why = why};
-        cv_mail_init(&mail->mail, on_close_mail, mail);
-        if (cv_worker_post(session->worker->worker, &mail->mail))
-            return;
-        free(mail);
-    }
-    cv_session_unref(&session);
-}
-
-/* ---- what is published ---- */
-
-static const struct cv_user_key *user_key(const struct cv_session *session)
-{
-    return &session->user_key;
-}
-
-static void notice(struct cv_session *session, const char *code, const char *tunnel,
-                   const char *message)
-{
-    struct cv_link_control control = {.type = CV_LINK_NOTICE};
-    (void)cv_slice_to_str(cv_slice_str(code), control.code, sizeof control.code);
-    (void)cv_slice_to_str(cv_slice_str(tunnel), control.tunnel, sizeof control.tunnel);
-    (void)snprintf(control.message, sizeof control.message, "%s", message);
-    if (session->link)
-        (void)cv_link_control_send(session->link, &control);
-}
-
-void cv_session_announce_shutdown(struct cv_session *session, uint64_t after_ms)
-{
-    struct cv_link_control control = {.type = CV_LINK_NOTICE, .after_ms = after_ms};
-    session->shutdown_due_ms = cv_worker_now_ms(session->worker->worker) + after_ms;
-    (void)cv_slice_to_str(cv_slice_str("shutdown"), control.code, sizeof control.code);
-    (void)cv_slice_to_str(cv_slice_str(cv_status_text(CV_SHUTTING_DOWN)), control.message,
-                          sizeof control.message);
-    if (session->link)
-        (void)cv_link_control_send(session->link, &control);
-}
-
-static bool refuse(struct cv_session *session, struct cv_slice name, const char *why)
-{
-    char tunnel[CV_TUNNEL_NAME_MAX + 1] = "";
-    (void)cv_slice_to_str(name, tunnel, sizeof tunnel);
-    cv_log_limited(session->worker->relay->log, CV_LOG_WARN, "session", "publish_refused", why,
-                   CV_F_SLICE("tunnel", name), CV_F_STR("userId", session->user_id));
-    notice(session, "refused", tunnel, why);
-    return false;
-}
-
-static struct session_tunnel *find_tunnel(struct cv_session *session, struct cv_slice name)
-{
-    for (size_t i = 0; i < session->tunnel_count; i++)
-        if (cv_slice_is(name, session->tunnels[i].spec->name))
-            return &session->tunnels[i];
-    return NULL;
-}
-
-static void remove_tunnel(struct cv_session *session, struct session_tunnel *tunnel)
-{
-    cv_tunnel_spec_unref(&tunnel->spec);
-    *tunnel = session->tunnels[--session->tunnel_count];
-}
-
-/* Takes the reference. NULL when there are too many. */
-static struct session_tunnel *put_tunnel(struct cv_session *session, struct cv_tunnel_spec *spec)
-{
-    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(spec->name));
-    if (!tunnel) {
-        if (session->tunnel_count == SESSION_TUNNELS_MAX) {
-            cv_tunnel_spec_unref(&spec);
-            return NULL;
-        }
-        tunnel = &session->tunnels[session->tunnel_count++];
-        *tunnel = (struct session_tunnel){0};
-    }
-    cv_tunnel_spec_unref(&tunnel->spec);
-    tunnel->spec = spec;
-    return tunnel;
-}
-
-/* A name that comes or goes is worth a line, until a peer makes nothing but lines of it. */
-static void log_tunnel(struct cv_session *session, const char *event, const char *message,
-                       const char *name, uint32_t port)
-{
-    struct cv_log *log = session->worker->relay->log;
-    if (session->told < SESSION_TOLD_MAX) {
-        session->told++;
-        cv_log(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
-               CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
-        return;
-    }
-    cv_log_limited(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
-                   CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
-}
-
-static void remember_replaced(struct cv_session *session, const char *name)
-{
-    struct session_name *entry;
-    size_t count;
-    LL_COUNT(session->replaced, entry, count);
-    entry = count < SESSION_TUNNELS_MAX ? calloc(1, sizeof *entry) : NULL;
-    if (!entry)
-        return;
-    (void)cv_slice_to_str(cv_slice_str(name), entry->name, sizeof entry->name);
-    LL_PREPEND(session->replaced, entry);
-}
-
-/* Tells a session on whatever worker that it has lost a name. */
-struct displaced_mail {
-    struct cv_mail mail;
-    struct cv_session *session;
-    char name[CV_TUNNEL_NAME_MAX + 1];
-};
-
-static void on_displaced(void *arg)
-{
-    struct displaced_mail *mail = arg;
-    struct cv_session *session = mail->session;
-    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(mail->name));
-    /* It may have published the name anew before this came. */
-    bool is_lost = !cv_registry_has(session->worker->relay->registry, user_key(session), session,
-                                    cv_slice_str(mail->name));
-    if (session->link && tunnel && tunnel->is_published && is_lost) {
-        log_tunnel(session, "tunnel_replaced", "another agent has taken over the tunnel",
-                   mail->name, tunnel->port);
-        notice(session, "replaced", mail->name, cv_status_text(CV_REPLACED));
-        remember_replaced(session, mail->name);
-        remove_tunnel(session, tunnel);
-        cv_pool_end_tunnel(&session->pool, mail->name, cv_status(CV_REPLACED));
-    }
-    cv_session_unref(&session);
-    free(mail);
-}
-
-static void tell_displaced(struct cv_session *session, const char *name)
-{
-    struct displaced_mail *mail = calloc(1, sizeof *mail);
-    if (mail) {
-        mail->session = session;
-        (void)cv_slice_to_str(cv_slice_str(name), mail->name, sizeof mail->name);
-        cv_mail_init(&mail->mail, on_displaced, mail);
-        if (cv_worker_post(session->worker->worker, &mail->mail))
-            return;
-        free(mail);
-    }
-    cv_session_unref(&session);
-}
-
-static bool publishes_anything(const struct cv_session *session)
-{
-    for (size_t i = 0; i < session->tunnel_count; i++)
-        if (session->tunnels[i].is_published)
-            return true;
-    return false;
-}
-
-static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
-{
-    struct cv_relay *relay = session->worker->relay;
-    enum { AT_ONCE = 16 };
-    struct cv_session *displaced[AT_ONCE];
-    size_t count = 0;
-    struct cv_status status;
-    do {
-        status = cv_registry_publish(relay->registry, user_key(session), session, tunnel->spec,
-                                     tunnel->port, displaced, AT_ONCE, &count);
-        for (size_t i = 0; i < count; i++)
-            tell_displaced(displaced[i], tunnel->spec->name);
-    } while (cv_is_ok(status) && count == AT_ONCE);
-    if (!cv_is_ok(status))
-        return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
-    tunnel->is_published = true;
-    struct session_name *entry, *next;
-    LL_FOREACH_SAFE(session->replaced, entry, next)
-    {
-        if (strcmp(entry->name, tunnel->spec->name) == 0)
-            forget_replaced(session, entry);
-    }
-    log_tunnel(session, "tunnel_published", "tunnel published", tunnel->spec->name, tunnel->port);
-    return true;
-}
-
-static bool describe(struct cv_session *session, struct cv_slice json)
-{
-    struct cv_tunnel_spec *spec;
-    struct cv_error error = {0};
-    struct cv_status status = cv_tunnel_spec_parse(json, &spec, &error);
-    if (!cv_is_ok(status))
-        return refuse(session, cv_slice(NULL, 0), error.detail);
-    if (!cv_identity_may_use_tunnel(session->identity, cv_slice_str(spec->name))) {
-        bool is_known =
-            refuse(session, cv_slice_str(spec->name), "the token is not valid for this tunnel");
-        cv_tunnel_spec_unref(&spec);
-        return is_known;
-    }
-    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(spec->name));
-    if (tunnel && tunnel->is_published && (tunnel->port == 80) != (spec->kind == CV_TUNNEL_HTTP)) {
-        bool is_fitting =
-            refuse(session, cv_slice_str(spec->name), "a tunnel that is published keeps its kind");
-        cv_tunnel_spec_unref(&spec);
-        return is_fitting;
-    }
-    tunnel = put_tunnel(session, spec);
-    if (!tunnel)
-        return refuse(session, cv_slice(NULL, 0), "too many tunnels on this link");
-    tunnel->is_described = true;
-    return tunnel->is_published ? announce(session, tunnel) : true;
-}
-
-static bool publish(struct cv_session *session, struct cv_slice name, uint32_t port)
-{
-    struct cv_relay *relay = session->worker->relay;
-    if (!cv_tunnel_name_is_valid(name))
-        return refuse(session, name, "a tunnel's name is a-z, 0-9 and inner -, 1 to 63 characters");
-    if (port == 0 || port > 65535)
-        return refuse(session, name, "port 0 cannot be published");
-    if (!cv_identity_may_use_tunnel(session->identity, name))
-        return refuse(session, name, "the token is not valid for this tunnel");
-    if (!publishes_anything(session) &&
-        cv_registry_user_sessions(relay->registry, user_key(session)) >=
-            relay->config->limits_max_links_per_user)
-        return refuse(session, name, "too many links of this user");
-    struct session_tunnel *tunnel = find_tunnel(session, name);
-    enum cv_tunnel_kind kind = port == 80 ? CV_TUNNEL_HTTP : CV_TUNNEL_TCP;
-    if (!tunnel || !tunnel->is_described) {
-        struct cv_tunnel_spec *spec;
-        if (!cv_is_ok(cv_tunnel_spec_default(name, kind, &spec)))
-            return false;
-        tunnel = put_tunnel(session, spec);
-        if (!tunnel)
-            return refuse(session, name, "too many tunnels on this link");
-    } else if (tunnel->spec->kind != kind) {
-        return refuse(session, name, "HTTP tunnels are published on port 80, TCP on another");
-    }
-    tunnel->port = port;
-    return announce(session, tunnel);
-}
-
-static bool withdraw(struct cv_session *session, struct cv_slice name)
-{
-    struct session_tunnel *tunnel = find_tunnel(session, name);
-    if (!tunnel || !tunnel->is_published)
-        return false;
-    char text[CV_TUNNEL_NAME_MAX + 1];
-    uint32_t port = tunnel->port;
-    (void)cv_slice_to_str(name, text, sizeof text);
-    cv_registry_withdraw(session->worker->relay->registry, user_key(session), session, name,
-                         cv_worker_now_ms(session->worker->worker));
-    remove_tunnel(session, tunnel);
-    cv_pool_withdraw_tunnel(&session->pool, text);
-    log_tunnel(session, "tunnel_withdrawn", "tunnel withdrawn", text, port);
-    return true;
-}
-
-void session_withdraw_all(struct cv_session *session)
-{
-    if (session->is_withdrawn)
-        return;
-    session->is_withdrawn = true;
-    cv_registry_withdraw(session->worker->relay->registry, user_key(session), session,
-                         cv_slice(NULL, 0), cv_worker_now_ms(session->worker->worker));
-}
-
 /* ---- link events ---- */
 
 static void on_link_up(void *arg)
@@ -393,11 +104,11 @@ static bool on_link_request(void *arg, struct cv_slice name, struct cv_slice hos
 {
     struct cv_session *session = arg;
     if (cv_slice_is(name, "tunnel@culvert"))
-        return describe(session, payload);
+        return session_describe(session, payload);
     if (cv_slice_is(name, "tcpip-forward"))
-        return publish(session, host, port);
+        return session_publish(session, host, port);
     if (cv_slice_is(name, "cancel-tcpip-forward"))
-        return withdraw(session, host);
+        return session_withdraw(session, host);
     return false;
 }
 
@@ -464,32 +175,12 @@ struct cv_status cv_session_accept_claim(struct cv_session *session,
     return cv_link_accept_claim(session->link, claim, received, proof);
 }
 
-/* A token with fewer rights than the one before takes back what it does not cover. */
 static void take_identity(struct cv_session *session, struct cv_identity *identity)
 {
     cv_identity_unref(&session->identity);
     session->identity = cv_identity_ref(identity);
-    for (size_t i = session->tunnel_count; i-- > 0;) {
-        struct cv_slice name = cv_slice_str(session->tunnels[i].spec->name);
-        if (session->tunnels[i].is_published && !cv_identity_may_use_tunnel(identity, name)) {
-            notice(session, "refused", session->tunnels[i].spec->name,
-                   "the token is not valid for this tunnel");
-            (void)withdraw(session, name);
-        }
-    }
+    session_take_rights(session);
     arm_expiry(session);
-}
-
-/* Control messages are outside the replay: those that still matter are said again. */
-static void say_again(struct cv_session *session)
-{
-    struct session_name *entry;
-    uint64_t now_ms = cv_worker_now_ms(session->worker->worker);
-    LL_FOREACH(session->replaced, entry)
-    notice(session, "replaced", entry->name, cv_status_text(CV_REPLACED));
-    if (session->shutdown_due_ms)
-        cv_session_announce_shutdown(
-            session, session->shutdown_due_ms > now_ms ? session->shutdown_due_ms - now_ms : 0);
 }
 
 struct cv_status cv_session_resume(struct cv_session *session, const struct cv_link_claim *claim,
@@ -498,7 +189,7 @@ struct cv_status cv_session_resume(struct cv_session *session, const struct cv_l
 {
     uint64_t now_ms = cv_worker_now_ms(session->worker->worker);
     CV_RETURN_IF_ERROR(cv_link_attach(session->link, conn, claim->received, early));
-    uint64_t since = atomic_load_explicit(&session->detached_since_ms, memory_order_relaxed);
+    uint64_t since = cv_session_detached_since_ms(session);
     uint64_t paused_ms = since ? now_ms - since : 0;
     (void)atomic_fetch_add_explicit(&session->detached_total_ms, paused_ms, memory_order_relaxed);
     atomic_store_explicit(&session->detached_since_ms, 0, memory_order_release);
@@ -507,7 +198,7 @@ struct cv_status cv_session_resume(struct cv_session *session, const struct cv_l
            CV_F_UINT("detachedMs", paused_ms), CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("counter", claim->counter));
     take_identity(session, identity);
-    say_again(session);
+    session_say_again(session);
     cv_pool_on_capacity(&session->pool);
     return cv_ok();
 }
@@ -539,7 +230,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     (void)atomic_fetch_sub_explicit(&worker->session_count, 1, memory_order_relaxed);
     if (session->has_moved)
         (void)atomic_fetch_sub_explicit(&worker->moved_count, 1, memory_order_relaxed);
-    cv_registry_leave(relay->registry, user_key(session));
+    cv_registry_leave(relay->registry, &session->user_key);
     cv_session_unref(&session);
 }
 

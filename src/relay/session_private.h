@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What session.c (a link's life and its requests) and pool.c (its streams) share. Nobody else
- * includes this.
+ * What session.c (a link's life), session_names.c (what it publishes) and pool.c (its streams)
+ * share. Nobody else includes this.
  */
 #ifndef CV_RELAY_SESSION_PRIVATE_H
 #define CV_RELAY_SESSION_PRIVATE_H
@@ -57,6 +57,22 @@ struct cv_session {
     struct cv_session *prev, *next;
 };
 
+/* ---- session_names.c ---- */
+
+/* The agent's requests; false: refused, and the agent was told why. */
+bool session_describe(struct cv_session *session, struct cv_slice json);
+bool session_publish(struct cv_session *session, struct cv_slice name, uint32_t port);
+bool session_withdraw(struct cv_session *session, struct cv_slice name);
+/* Tells the agent something; nothing while the link has no socket. `after_ms` as in the control
+ * message. */
+void session_notice(struct cv_session *session, const char *code, const char *tunnel,
+                    const char *message, uint64_t after_ms);
+/* Control messages are outside the replay: those that still matter are said again. */
+void session_say_again(struct cv_session *session);
+/* A token with fewer rights than the one before takes back what it does not cover. */
+void session_take_rights(struct cv_session *session);
+/* The session ends: frees what it knows of names. */
+void session_forget_names(struct cv_session *session);
 /* The link is ending: nobody is to be sent here any more. Idempotent. */
 void session_withdraw_all(struct cv_session *session);
 

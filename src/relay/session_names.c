@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a session publishes: names described, published, withdrawn, lost to another agent; what the
+ * agent is told of them; and the mail of other workers to a session.
+ *
+ * Happy path: session_describe → session_publish → announce: cv_registry_publish →
+ * session_withdraw. Ways it fails: the request is not in order, or not within the token's rights or
+ * the limits (refuse); another agent takes the name (on_displaced, by mail from its worker).
+ */
+#include "config/relay_config.h"
+#include "relay/session_private.h"
+#include "telemetry/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+/* ---- from other workers ---- */
+
+/* What is to be done to a session on its own worker. */
+struct session_mail {
+    struct cv_mail mail;
+    struct cv_session *session; /* a reference */
+    struct cv_status why;
+    char tunnel[CV_TUNNEL_NAME_MAX + 1];
+};
+
+/* Takes the reference. Without memory, or where the worker has ended, nothing is done. */
+static void post(struct cv_session *session, void (*on_mail)(void *arg), struct cv_status why,
+                 const char *tunnel)
+{
+    struct session_mail *mail = calloc(1, sizeof *mail);
+    if (mail) {
+        *mail = (struct session_mail){.session = session, .why = why};
+        (void)cv_slice_to_str(cv_slice_str(tunnel), mail->tunnel, sizeof mail->tunnel);
+        cv_mail_init(&mail->mail, on_mail, mail);
+        if (cv_worker_post(session->worker->worker, &mail->mail))
+            return;
+        free(mail);
+    }
+    cv_session_unref(&session);
+}
+
+static void mail_free(struct session_mail *mail)
+{
+    cv_session_unref(&mail->session);
+    free(mail);
+}
+
+static void on_close_mail(void *arg)
+{
+    struct session_mail *mail = arg;
+    cv_session_close(mail->session, mail->why, cv_status_text(mail->why.id));
+    mail_free(mail);
+}
+
+void cv_session_close_later(struct cv_session *session, struct cv_status why)
+{
+    post(session, on_close_mail, why, "");
+}
+
+/* ---- what the agent is told ---- */
+
+void session_notice(struct cv_session *session, const char *code, const char *tunnel,
+                    const char *message, uint64_t after_ms)
+{
+    struct cv_link_control control = {.type = CV_LINK_NOTICE, .after_ms = after_ms};
+    (void)cv_slice_to_str(cv_slice_str(code), control.code, sizeof control.code);
+    (void)cv_slice_to_str(cv_slice_str(tunnel), control.tunnel, sizeof control.tunnel);
+    (void)snprintf(control.message, sizeof control.message, "%s", message);
+    if (session->link)
+        (void)cv_link_control_send(session->link, &control);
+}
+
+void cv_session_announce_shutdown(struct cv_session *session, uint64_t after_ms)
+{
+    session->shutdown_due_ms = cv_worker_now_ms(session->worker->worker) + after_ms;
+    session_notice(session, "shutdown", "", cv_status_text(CV_SHUTTING_DOWN), after_ms);
+}
+
+static bool refuse(struct cv_session *session, struct cv_slice name, const char *why)
+{
+    char tunnel[CV_TUNNEL_NAME_MAX + 1] = "";
+    (void)cv_slice_to_str(name, tunnel, sizeof tunnel);
+    cv_log_limited(session->worker->relay->log, CV_LOG_WARN, "session", "publish_refused", why,
+                   CV_F_SLICE("tunnel", name), CV_F_STR("userId", session->user_id));
+    session_notice(session, "refused", tunnel, why, 0);
+    return false;
+}
+
+/* ---- names ---- */
+
+static struct session_tunnel *find_tunnel(struct cv_session *session, struct cv_slice name)
+{
+    for (size_t i = 0; i < session->tunnel_count; i++)
+        if (cv_slice_is(name, session->tunnels[i].spec->name))
+            return &session->tunnels[i];
+    return NULL;
+}
+
+static void remove_tunnel(struct cv_session *session, struct session_tunnel *tunnel)
+{
+    cv_tunnel_spec_unref(&tunnel->spec);
+    *tunnel = session->tunnels[--session->tunnel_count];
+}
+
+/* Takes the reference. NULL when there are too many. */
+static struct session_tunnel *put_tunnel(struct cv_session *session, struct cv_tunnel_spec *spec)
+{
+    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(spec->name));
+    if (!tunnel) {
+        if (session->tunnel_count == SESSION_TUNNELS_MAX) {
+            cv_tunnel_spec_unref(&spec);
+            return NULL;
+        }
+        tunnel = &session->tunnels[session->tunnel_count++];
+        *tunnel = (struct session_tunnel){0};
+    }
+    cv_tunnel_spec_unref(&tunnel->spec);
+    tunnel->spec = spec;
+    return tunnel;
+}
+
+/* A name that comes or goes is worth a line, until a peer makes nothing but lines of it. */
+static void log_tunnel(struct cv_session *session, const char *event, const char *message,
+                       const char *name, uint32_t port)
+{
+    struct cv_log *log = session->worker->relay->log;
+    if (session->told < SESSION_TOLD_MAX) {
+        session->told++;
+        cv_log(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
+               CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
+        return;
+    }
+    cv_log_limited(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
+                   CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
+}
+
+static void forget_replaced(struct cv_session *session, struct session_name *name)
+{
+    LL_DELETE(session->replaced, name);
+    free(name);
+}
+
+static void remember_replaced(struct cv_session *session, const char *name)
+{
+    struct session_name *entry;
+    size_t count;
+    LL_COUNT(session->replaced, entry, count);
+    entry = count < SESSION_TUNNELS_MAX ? calloc(1, sizeof *entry) : NULL;
+    if (!entry)
+        return;
+    (void)cv_slice_to_str(cv_slice_str(name), entry->name, sizeof entry->name);
+    LL_PREPEND(session->replaced, entry);
+}
+
+/* The session has lost a name to another agent. */
+static void on_displaced(void *arg)
+{
+    struct session_mail *mail = arg;
+    struct cv_session *session = mail->session;
+    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(mail->tunnel));
+    /* It may have published the name anew before this came. */
+    bool is_lost = !cv_registry_has(session->worker->relay->registry, &session->user_key, session,
+                                    cv_slice_str(mail->tunnel));
+    if (session->link && tunnel && tunnel->is_published && is_lost) {
+        log_tunnel(session, "tunnel_replaced", "another agent has taken over the tunnel",
+                   mail->tunnel, tunnel->port);
+        session_notice(session, "replaced", mail->tunnel, cv_status_text(CV_REPLACED), 0);
+        remember_replaced(session, mail->tunnel);
+        remove_tunnel(session, tunnel);
+        cv_pool_end_tunnel(&session->pool, mail->tunnel, mail->why);
+    }
+    mail_free(mail);
+}
+
+static bool publishes_anything(const struct cv_session *session)
+{
+    for (size_t i = 0; i < session->tunnel_count; i++)
+        if (session->tunnels[i].is_published)
+            return true;
+    return false;
+}
+
+static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
+{
+    struct cv_relay *relay = session->worker->relay;
+    enum { AT_ONCE = 16 };
+    struct cv_session *displaced[AT_ONCE];
+    size_t count = 0;
+    struct cv_status status;
+    do {
+        status = cv_registry_publish(relay->registry, &session->user_key, session, tunnel->spec,
+                                     tunnel->port, displaced, AT_ONCE, &count);
+        for (size_t i = 0; i < count; i++)
+            post(displaced[i], on_displaced, cv_status(CV_REPLACED), tunnel->spec->name);
+    } while (cv_is_ok(status) && count == AT_ONCE);
+    if (!cv_is_ok(status))
+        return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
+    tunnel->is_published = true;
+    struct session_name *entry, *next;
+    LL_FOREACH_SAFE(session->replaced, entry, next)
+    {
+        if (strcmp(entry->name, tunnel->spec->name) == 0)
+            forget_replaced(session, entry);
+    }
+    log_tunnel(session, "tunnel_published", "tunnel published", tunnel->spec->name, tunnel->port);
+    return true;
+}
+
+bool session_describe(struct cv_session *session, struct cv_slice json)
+{
+    struct cv_tunnel_spec *spec;
+    struct cv_error error = {0};
+    struct cv_status status = cv_tunnel_spec_parse(json, &spec, &error);
+    if (!cv_is_ok(status))
+        return refuse(session, cv_slice(NULL, 0), error.detail);
+    if (!cv_identity_may_use_tunnel(session->identity, cv_slice_str(spec->name))) {
+        bool is_known =
+            refuse(session, cv_slice_str(spec->name), "the token is not valid for this tunnel");
+        cv_tunnel_spec_unref(&spec);
+        return is_known;
+    }
+    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(spec->name));
+    if (tunnel && tunnel->is_published && (tunnel->port == 80) != (spec->kind == CV_TUNNEL_HTTP)) {
+        bool is_fitting =
+            refuse(session, cv_slice_str(spec->name), "a tunnel that is published keeps its kind");
+        cv_tunnel_spec_unref(&spec);
+        return is_fitting;
+    }
+    tunnel = put_tunnel(session, spec);
+    if (!tunnel)
+        return refuse(session, cv_slice(NULL, 0), "too many tunnels on this link");
+    tunnel->is_described = true;
+    return tunnel->is_published ? announce(session, tunnel) : true;
+}
+
+bool session_publish(struct cv_session *session, struct cv_slice name, uint32_t port)
+{
+    struct cv_relay *relay = session->worker->relay;
+    if (!cv_tunnel_name_is_valid(name))
+        return refuse(session, name, "a tunnel's name is a-z, 0-9 and inner -, 1 to 63 characters");
+    if (port == 0 || port > 65535)
+        return refuse(session, name, "port 0 cannot be published");
+    if (!cv_identity_may_use_tunnel(session->identity, name))
+        return refuse(session, name, "the token is not valid for this tunnel");
+    if (!publishes_anything(session) &&
+        cv_registry_user_sessions(relay->registry, &session->user_key) >=
+            relay->config->limits_max_links_per_user)
+        return refuse(session, name, "too many links of this user");
+    struct session_tunnel *tunnel = find_tunnel(session, name);
+    enum cv_tunnel_kind kind = port == 80 ? CV_TUNNEL_HTTP : CV_TUNNEL_TCP;
+    if (!tunnel || !tunnel->is_described) {
+        struct cv_tunnel_spec *spec;
+        if (!cv_is_ok(cv_tunnel_spec_default(name, kind, &spec)))
+            return false;
+        tunnel = put_tunnel(session, spec);
+        if (!tunnel)
+            return refuse(session, name, "too many tunnels on this link");
+    } else if (tunnel->spec->kind != kind) {
+        return refuse(session, name, "HTTP tunnels are published on port 80, TCP on another");
+    }
+    tunnel->port = port;
+    return announce(session, tunnel);
+}
+
+bool session_withdraw(struct cv_session *session, struct cv_slice name)
+{
+    struct session_tunnel *tunnel = find_tunnel(session, name);
+    if (!tunnel || !tunnel->is_published)
+        return false;
+    char text[CV_TUNNEL_NAME_MAX + 1];
+    uint32_t port = tunnel->port;
+    (void)cv_slice_to_str(name, text, sizeof text);
+    cv_registry_withdraw(session->worker->relay->registry, &session->user_key, session, name,
+                         cv_worker_now_ms(session->worker->worker));
+    remove_tunnel(session, tunnel);
+    cv_pool_withdraw_tunnel(&session->pool, text);
+    log_tunnel(session, "tunnel_withdrawn", "tunnel withdrawn", text, port);
+    return true;
+}
+
+void session_withdraw_all(struct cv_session *session)
+{
+    if (session->is_withdrawn)
+        return;
+    session->is_withdrawn = true;
+    cv_registry_withdraw(session->worker->relay->registry, &session->user_key, session,
+                         cv_slice(NULL, 0), cv_worker_now_ms(session->worker->worker));
+}
+
+void session_say_again(struct cv_session *session)
+{
+    struct session_name *entry;
+    uint64_t now_ms = cv_worker_now_ms(session->worker->worker);
+    LL_FOREACH(session->replaced, entry)
+    session_notice(session, "replaced", entry->name, cv_status_text(CV_REPLACED), 0);
+    if (session->shutdown_due_ms)
+        cv_session_announce_shutdown(
+            session, session->shutdown_due_ms > now_ms ? session->shutdown_due_ms - now_ms : 0);
+}
+
+void session_take_rights(struct cv_session *session)
+{
+    for (size_t i = session->tunnel_count; i-- > 0;) {
+        struct cv_slice name = cv_slice_str(session->tunnels[i].spec->name);
+        if (session->tunnels[i].is_published &&
+            !cv_identity_may_use_tunnel(session->identity, name)) {
+            session_notice(session, "refused", session->tunnels[i].spec->name,
+                           "the token is not valid for this tunnel", 0);
+            (void)session_withdraw(session, name);
+        }
+    }
+}
+
+void session_forget_names(struct cv_session *session)
+{
+    for (size_t i = 0; i < session->tunnel_count; i++)
+        cv_tunnel_spec_unref(&session->tunnels[i].spec);
+    while (session->replaced)
+        forget_replaced(session, session->replaced);
+}
