@@ -11,6 +11,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import sse
 from chaos import Chaos
 from client import Client
 from culvert import wait_for
@@ -102,26 +103,14 @@ def upload(scene, size, faults):
 
 
 def events(scene, seconds, faults, number):
-    """Server-sent events, twenty a second: each must come once and in order."""
-    count = int(seconds * 20)
-
-    def route(conn, request):
-        conn.read_body(request)
-        conn.start_chunked("text/event-stream")
-        for n in range(count):
-            conn.chunk(b"data: %d\n\n" % n)
-            time.sleep(0.05)
-        conn.end_chunks()
-        return True
-    scene.service.on("/events", route)
+    count = sse.serve(scene.service, seconds)
 
     def run():
         try:
             with Client(scene.relay.port, timeout=90) as client:
                 client.request("GET", "/t/home/events", scene.token)
                 response = client.response()
-            got = [int(n) for n in re.findall(rb"data: (\d+)\n\n", response.body)]
-            assert response.is_complete and got == list(range(count)), f"{len(got)} of {count}"
+            sse.check(response, count)
         except Exception as error:  # noqa: BLE001 - told by the test
             faults.append(f"events {number}: {error!r}")
     return run

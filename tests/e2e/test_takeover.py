@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 
 import culvert
 import pytest
+import sse
 from chaos import Chaos
 from client import Client, fetch
 from culvert import free_port, wait_for
@@ -41,22 +41,6 @@ def offer_path(world, port):
     return world.state / "run" / f"relay-127.0.0.1:{port}.sock"
 
 
-def events(service, seconds):
-    """Numbered server-sent events, twenty a second."""
-    count = int(seconds * 20)
-
-    def route(conn, request):
-        conn.read_body(request)
-        conn.start_chunked("text/event-stream")
-        for n in range(count):
-            conn.chunk(b"data: %d\n\n" % n)
-            time.sleep(0.05)
-        conn.end_chunks()
-        return True
-    service.on("/events", route)
-    return count
-
-
 def read_events(port, token, count, faults, begun, **tls):
     try:
         with Client(port, timeout=60, **tls) as client:
@@ -65,8 +49,7 @@ def read_events(port, token, count, faults, begun, **tls):
             client.wait_bytes()
             begun.release()
             response = client.body(head)
-        got = [int(n) for n in re.findall(rb"data: (\d+)\n\n", response.body)]
-        assert response.is_complete and got == list(range(count)), f"{len(got)} of {count}"
+        sse.check(response, count)
     except Exception as error:  # noqa: BLE001 - told by the test
         faults.append(f"events: {error!r}")
         begun.release()
@@ -147,7 +130,7 @@ def scene(world):
 def test_not_one_request_fails_over_takeovers(world, rounds, streams):
     channels = {"SSH_MAX_CHANNELS": 200}  # streams and requests side by side
     scene = start(world, env=channels)
-    count = events(scene.service, 4 if rounds < 5 else 20)
+    count = sse.serve(scene.service, 4 if rounds < 5 else 20)
     faults, begun = [], threading.Semaphore(0)
     load = Load(scene.relay.port, scene.token, rate=200 if rounds > 5 else 120)
     readers = [threading.Thread(target=read_events, daemon=True,
@@ -199,7 +182,7 @@ def start_behind_chaos(world, **kw):
 
 def test_a_cut_in_the_drain_is_resumed_into_the_old_relay(world):
     scene = start_behind_chaos(world)
-    count = events(scene.service, 6)
+    count = sse.serve(scene.service, 6)
     faults, begun = [], threading.Semaphore(0)
     reader = threading.Thread(target=read_events, daemon=True,
                               args=(scene.relay.port, scene.token, count, faults, begun))
@@ -228,7 +211,7 @@ def test_a_request_for_a_tunnel_that_has_not_moved_is_passed_on(world):
         conn.reply(body=request.body)
         return True
     scene.service.on("/echo", echo)
-    count = events(scene.service, 12)
+    count = sse.serve(scene.service, 12)
     faults, begun = [], threading.Semaphore(0)
     reader = threading.Thread(target=read_events, daemon=True,
                               args=(scene.relay.port, scene.token, count, faults, begun))
@@ -267,7 +250,7 @@ def test_tls_connections_are_passed_on_and_links_resume_through_them(world, auth
     world.cleanups.append(chaos.close)
     agent = secure.agent(url=f"wss://localhost:{chaos.port}")
     tls = {"tls": relay.tls, "server_name": relay.server_name}
-    count = events(secure.service, 6)
+    count = sse.serve(secure.service, 6)
     faults, begun = [], threading.Semaphore(0)
     reader = threading.Thread(target=read_events, daemon=True, kwargs=tls,
                               args=(relay.port, secure.token, count, faults, begun))

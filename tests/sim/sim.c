@@ -20,14 +20,14 @@ enum {
 static void check_counters(const struct sim *sim, struct sim_end *end)
 {
     const struct cv_link_seq *seq = &end->link->seq;
-    sim_must(cv_buf_len(&seq->replay) <= sim->schedule->replay_bytes);
-    sim_must(seq->received >= end->received && seq->acked >= end->acked);
-    sim_must(seq->framed >= seq->acked);
-    sim_must(seq->framed <= seq->acked + cv_buf_len(&seq->replay));
-    sim_must(end->link->counter >= end->counter);
+    cv_fuzz_must(cv_buf_len(&seq->replay) <= sim->schedule->replay_bytes);
+    cv_fuzz_must(seq->received >= end->received && seq->acked >= end->acked);
+    cv_fuzz_must(seq->framed >= seq->acked);
+    cv_fuzz_must(seq->framed <= seq->acked + cv_buf_len(&seq->replay));
+    cv_fuzz_must(end->link->counter >= end->counter);
     /* Whoever waits for an acknowledgement has asked for a sign of life by now. */
-    sim_must(!end->link->conn || !cv_link_seq_in_flight(seq) || end->link->ping_sent_ms ||
-             cv_worker_now_ms(sim->worker) - end->link->last_rx_ms <= PROBE_MS);
+    cv_fuzz_must(!end->link->conn || !cv_link_seq_in_flight(seq) || end->link->ping_sent_ms ||
+                 cv_worker_now_ms(sim->worker) - end->link->last_rx_ms <= PROBE_MS);
     end->received = seq->received;
     end->acked = seq->acked;
     end->counter = end->link->counter;
@@ -42,8 +42,8 @@ static void check(struct sim *sim)
         return;
     for (int at = 0; at < SIM_SIDES; at++) {
         const struct cv_link_seq *seq = &sim->sides[at].link->seq;
-        sim_must(seq->acked <= sim->sides[!at].received);
-        sim_must(sim->sides[!at].received <= seq->acked + cv_buf_len(&seq->replay));
+        cv_fuzz_must(seq->acked <= sim->sides[!at].received);
+        cv_fuzz_must(sim->sides[!at].received <= seq->acked + cv_buf_len(&seq->replay));
     }
 }
 
@@ -79,7 +79,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     struct sim_end *end = arg;
     if (why.id == CV_WS_POLICY || why.id == CV_WS_PROTOCOL || why.id == CV_NO_MEMORY)
         (void)fprintf(stderr, "%s: %s\n", cv_status_name(why.id), error->detail);
-    sim_must(why.id != CV_WS_POLICY && why.id != CV_WS_PROTOCOL && why.id != CV_NO_MEMORY);
+    cv_fuzz_must(why.id != CV_WS_POLICY && why.id != CV_WS_PROTOCOL && why.id != CV_NO_MEMORY);
     end->link = NULL;
 }
 
@@ -115,8 +115,8 @@ static void start(struct sim *sim, const struct cv_ssh_host_key *key)
         };
         struct sim_end *end = &sim->sides[at];
         *end = (struct sim_end){.sim = sim, .at = (enum sim_side)at};
-        sim_must(cv_is_ok(cv_link_new(sim->worker, ends[at], &options, cv_slice(NULL, 0), &link_ops,
-                                      end, NULL, &end->link)));
+        cv_fuzz_must(cv_is_ok(cv_link_new(sim->worker, ends[at], &options, cv_slice(NULL, 0),
+                                          &link_ops, end, NULL, &end->link)));
     }
 }
 
@@ -163,7 +163,7 @@ static void turn(struct sim *sim)
 {
     uint64_t next = sim_worker_next(sim->worker);
     unsigned cuts = sim_worker_cuts(sim->worker);
-    sim_must(next != SIM_NEVER);
+    cv_fuzz_must(next != SIM_NEVER);
     sim_worker_turn(sim->worker, next);
     if (sim_worker_cuts(sim->worker) != cuts)
         sim->trouble_ms = cv_worker_now_ms(sim->worker);
@@ -191,7 +191,7 @@ static bool is_at_rest(const struct sim *sim)
 static void check_ending(const struct sim *sim)
 {
     bool were_up = sim->sides[SIM_AGENT].was_up && sim->sides[SIM_RELAY].was_up;
-    sim_must(!were_up || sim->schedule->never_redials);
+    cv_fuzz_must(!were_up || sim->schedule->never_redials);
 }
 
 static void converse(struct sim *sim)
@@ -201,8 +201,8 @@ static void converse(struct sim *sim)
                                        !sim->sides[SIM_RELAY].was_up
                                    ? WINDOW_MS + SIM_PATIENCE_MS
                                    : SIM_PATIENCE_MS;
-        sim_must(turns < TURNS_MAX);
-        sim_must(cv_worker_now_ms(sim->worker) - sim->trouble_ms < patience_ms);
+        cv_fuzz_must(turns < TURNS_MAX);
+        cv_fuzz_must(cv_worker_now_ms(sim->worker) - sim->trouble_ms < patience_ms);
         turn(sim);
     }
 }
@@ -215,7 +215,7 @@ static void part(struct sim *sim)
     if (end->link)
         cv_link_close(end->link, cv_ok(), "done");
     while (!are_gone(sim)) {
-        sim_must(cv_worker_now_ms(sim->worker) < end_ms);
+        cv_fuzz_must(cv_worker_now_ms(sim->worker) < end_ms);
         turn(sim);
     }
 }

@@ -71,7 +71,7 @@ static void answer_claim(struct upgrade *upgrade)
     if (sim_is_alive(relay))
         answer.verdict =
             cv_link_accept_claim(relay->link, &claim, &answer.received, answer.proof).id;
-    sim_must(cv_is_ok(cv_buf_append(cv_conn_out(upgrade->conn), &answer, sizeof answer)));
+    cv_fuzz_must(cv_is_ok(cv_buf_append(cv_conn_out(upgrade->conn), &answer, sizeof answer)));
     cv_conn_flush(upgrade->conn);
     if (answer.verdict) {
         upgrade_drop(upgrade);
@@ -79,7 +79,7 @@ static void answer_claim(struct upgrade *upgrade)
     }
     sim->seen = claim;
     sim->has_seen = true;
-    sim_must(
+    cv_fuzz_must(
         cv_is_ok(cv_link_attach(relay->link, upgrade->conn, claim.received, cv_slice(NULL, 0))));
     upgrade_free(upgrade);
 }
@@ -87,7 +87,7 @@ static void answer_claim(struct upgrade *upgrade)
 static void on_upgrade_data(void *arg, uint8_t *data, size_t len)
 {
     struct upgrade *upgrade = arg;
-    sim_must(upgrade->len + len <= sizeof upgrade->claim);
+    cv_fuzz_must(upgrade->len + len <= sizeof upgrade->claim);
     memcpy(upgrade->claim + upgrade->len, data, len);
     upgrade->len += len;
     if (upgrade->len == sizeof upgrade->claim)
@@ -100,7 +100,7 @@ static const struct cv_conn_ops upgrade_ops = {
 static void upgrade_new(struct sim *sim, struct cv_conn *conn)
 {
     struct upgrade *upgrade = calloc(1, sizeof *upgrade);
-    sim_must(upgrade);
+    cv_fuzz_must(upgrade);
     upgrade->sim = sim;
     upgrade->conn = conn;
     DL_APPEND(sim->upgrades, upgrade);
@@ -128,8 +128,8 @@ void sim_repeat_claim(struct sim *sim, bool is_changed)
     if (is_changed)
         claim.counter += 1 + link->counter;
     enum cv_status_id verdict = cv_link_accept_claim(link, &claim, &received, proof).id;
-    sim_must(verdict == (is_changed ? CV_RESUME_PROOF : CV_RESUME_CONFLICT));
-    sim_must(link->conn == conn && memcmp(&before, &link->seq, sizeof before) == 0);
+    cv_fuzz_must(verdict == (is_changed ? CV_RESUME_PROOF : CV_RESUME_CONFLICT));
+    cv_fuzz_must(link->conn == conn && memcmp(&before, &link->seq, sizeof before) == 0);
 }
 
 /* ---- the agent ---- */
@@ -175,9 +175,9 @@ static void on_dial_closed(void *arg, struct cv_status why, const struct cv_erro
  * overtaken is made anew. */
 static void take_refusal(struct sim *sim, enum cv_status_id verdict)
 {
-    sim_must(verdict == CV_RESUME_UNKNOWN || verdict == CV_RESUME_CONFLICT);
+    cv_fuzz_must(verdict == CV_RESUME_UNKNOWN || verdict == CV_RESUME_CONFLICT);
     if (verdict == CV_RESUME_UNKNOWN) {
-        sim_must(!sim_is_alive(&sim->sides[SIM_RELAY]) || !sim->sides[SIM_RELAY].was_up);
+        cv_fuzz_must(!sim_is_alive(&sim->sides[SIM_RELAY]) || !sim->sides[SIM_RELAY].was_up);
         cv_link_close(sim->sides[SIM_AGENT].link, cv_status(CV_LINK_LOST), NULL);
     }
     give_up(sim);
@@ -197,12 +197,12 @@ static void take_answer(struct sim *sim, struct cv_slice early)
         take_refusal(sim, answer.verdict);
         return;
     }
-    sim_must(cv_link_is_answer_to(link, &sim->claim, answer.received,
-                                  cv_slice(answer.proof, sizeof answer.proof)));
+    cv_fuzz_must(cv_link_is_answer_to(link, &sim->claim, answer.received,
+                                      cv_slice(answer.proof, sizeof answer.proof)));
     cv_worker_timer_stop(sim->worker, &sim->dial_timeout);
     sim->dialing = NULL;
     sim->resumes++;
-    sim_must(cv_is_ok(cv_link_attach(link, conn, answer.received, early)));
+    cv_fuzz_must(cv_is_ok(cv_link_attach(link, conn, answer.received, early)));
 }
 
 static void on_dial_data(void *arg, uint8_t *data, size_t len)
@@ -236,12 +236,13 @@ static void on_redial(void *arg)
     if (!is_wanted(sim) || sim->dialing)
         return;
     sim_next_path(sim, ends);
-    sim_must(cv_is_ok(cv_link_claim(sim->sides[SIM_AGENT].link, &sim->claim)));
+    cv_fuzz_must(cv_is_ok(cv_link_claim(sim->sides[SIM_AGENT].link, &sim->claim)));
     upgrade_new(sim, ends[SIM_RELAY]);
     sim->dialing = ends[SIM_AGENT];
     sim->answer_len = 0;
     cv_conn_set_ops(sim->dialing, &dial_ops, sim);
-    sim_must(cv_is_ok(cv_buf_append(cv_conn_out(sim->dialing), &sim->claim, sizeof sim->claim)));
+    cv_fuzz_must(
+        cv_is_ok(cv_buf_append(cv_conn_out(sim->dialing), &sim->claim, sizeof sim->claim)));
     cv_conn_flush(sim->dialing);
     (void)cv_worker_timer_start(sim->worker, &sim->dial_timeout, sim->schedule->dial_timeout_ms);
 }

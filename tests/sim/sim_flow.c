@@ -49,7 +49,7 @@ static void on_refused(void *arg, uint32_t reason, struct cv_slice text)
     (void)arg;
     (void)reason;
     (void)text;
-    sim_must(false); /* nobody refuses a stream */
+    cv_fuzz_must(false); /* nobody refuses a stream */
 }
 
 static void on_consume(void *arg)
@@ -67,13 +67,13 @@ static void on_data(void *arg, struct cv_slice data)
 {
     struct sim_flow *flow = arg;
     struct sim *sim = flow->sim;
-    sim_must(!flow->is_eof);
-    sim_must(flow->received + data.len <= sim->schedule->bytes[!flow->at]);
+    cv_fuzz_must(!flow->is_eof);
+    cv_fuzz_must(flow->received + data.len <= sim->schedule->bytes[!flow->at]);
     for (size_t i = 0; i < data.len; i++)
-        sim_must(data.data[i] == byte_at(flow, !flow->at, flow->received + i));
+        cv_fuzz_must(data.data[i] == byte_at(flow, !flow->at, flow->received + i));
     flow->received += data.len;
     flow->unconsumed += data.len;
-    sim_must(flow->unconsumed <= sim->schedule->window_bytes);
+    cv_fuzz_must(flow->unconsumed <= sim->schedule->window_bytes);
     if (!sim->schedule->consume_ms)
         on_consume(flow);
     else if (!cv_timer_is_running(&flow->consume))
@@ -83,7 +83,7 @@ static void on_data(void *arg, struct cv_slice data)
 static void on_eof(void *arg)
 {
     struct sim_flow *flow = arg;
-    sim_must(flow->received == flow->sim->schedule->bytes[!flow->at]);
+    cv_fuzz_must(flow->received == flow->sim->schedule->bytes[!flow->at]);
     flow->is_eof = true;
     end_if_done(flow);
 }
@@ -98,7 +98,7 @@ static void on_closed(void *arg, struct cv_status why)
     struct sim_flow *flow = arg;
     flow->stream = NULL;
     if (cv_is_ok(why) && !flow->sim->is_closing) {
-        sim_must(flow->is_eof && flow->is_eof_sent);
+        cv_fuzz_must(flow->is_eof && flow->is_eof_sent);
         flow->is_over = true;
     }
 }
@@ -121,8 +121,8 @@ void sim_flows_open(struct sim *sim)
 {
     for (unsigned i = 0; i < sim->schedule->streams; i++) {
         struct sim_flow *flow = &sim->flows[i][SIM_RELAY];
-        sim_must(cv_is_ok(cv_stream_open(sim->sides[SIM_RELAY].link, CV_STREAM_FORWARDED, "home",
-                                         PORT + i, NULL, &ops, flow, &flow->stream)));
+        cv_fuzz_must(cv_is_ok(cv_stream_open(sim->sides[SIM_RELAY].link, CV_STREAM_FORWARDED,
+                                             "home", PORT + i, NULL, &ops, flow, &flow->stream)));
     }
 }
 
@@ -130,10 +130,10 @@ void sim_flow_accept(void *arg, struct cv_stream *stream, enum cv_stream_kind ki
                      struct cv_slice host, uint32_t port)
 {
     struct sim_end *end = arg;
-    sim_must(kind == CV_STREAM_FORWARDED && cv_slice_is(host, "home"));
-    sim_must(port >= PORT && port < PORT + end->sim->schedule->streams);
+    cv_fuzz_must(kind == CV_STREAM_FORWARDED && cv_slice_is(host, "home"));
+    cv_fuzz_must(port >= PORT && port < PORT + end->sim->schedule->streams);
     struct sim_flow *flow = &end->sim->flows[port - PORT][end->at];
-    sim_must(!flow->stream && !flow->is_over);
+    cv_fuzz_must(!flow->stream && !flow->is_over);
     flow->stream = stream;
     cv_stream_accept(stream, &ops, flow);
     send_more(flow);

@@ -5,19 +5,12 @@
 #ifndef CV_TESTS_SIM_PRIVATE_H
 #define CV_TESTS_SIM_PRIVATE_H
 
+#include "base/fuzz.h"
 #include "sim.h"
 #include "transport/link_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-#define sim_must(condition)                                                                        \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            (void)fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition);   \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 enum { SIM_ANSWER_MAX = 64 };
 

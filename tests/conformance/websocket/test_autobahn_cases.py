@@ -12,7 +12,7 @@ import pytest
 
 from ws_cases import CASES, INFORMATIONAL, Bulk, Case, Frame, answer_of, offer_of
 from ws_run import run
-from ws_sut import WS_ECHO, Client, Server
+from ws_sut import WS_ECHO, Client
 from ws_wire import connect
 
 pytestmark = pytest.mark.skipif(not WS_ECHO.exists(), reason=f"{WS_ECHO} is not built")
@@ -30,13 +30,6 @@ def params(cases, extra=()):
 SHORT = list(params(CASES))
 LONG = list(params([case for case in CASES if isinstance(case, Bulk) and case.count > 10],
                    (pytest.mark.long,)))
-
-
-@pytest.fixture(scope="module")
-def echo():
-    server = Server()
-    yield server
-    server.close()
 
 
 def assert_ok(case, verdict):
@@ -68,13 +61,13 @@ def on_client(case, count=None):
 
 
 @pytest.mark.parametrize("case", SHORT)
-def test_server(echo, case):
-    on_server(echo.port, case)
+def test_server(server, case):
+    on_server(server.port, case)
 
 
 @pytest.mark.parametrize("case", LONG)
-def test_server_all_messages(echo, case):
-    on_server(echo.port, case, ALL)
+def test_server_all_messages(server, case):
+    on_server(server.port, case, ALL)
 
 
 @pytest.mark.parametrize("case", SHORT)
@@ -90,15 +83,15 @@ def test_client_all_messages(case):
 # ---- a WebSocket service behind the relay ----
 
 class Tunnel:
-    def __init__(self, world, echo):
+    def __init__(self, world, server):
         self.relay = world.relay()
-        world.http(self.relay, echo.port, name="ws")
+        world.http(self.relay, server.port, name="ws")
         self.token = world.token("alice")
 
 
 @pytest.fixture(scope="module")
-def tunnel(shared, echo):
-    return Tunnel(shared, echo)
+def tunnel(shared, server):
+    return Tunnel(shared, server)
 
 
 def small(case):

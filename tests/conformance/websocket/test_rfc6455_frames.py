@@ -12,29 +12,11 @@ import pytest
 
 from ws_sut import WS_ECHO, Client, Server
 from ws_wire import (BINARY, CLOSE, PING, PONG, TEXT, Broken, Listener, Peer, accept_of,
-                     close_payload, connect, frame, xor)
+                     close_payload, connect, frame, leave, xor)
 
 pytestmark = pytest.mark.skipif(not WS_ECHO.exists(), reason=f"{WS_ECHO} is not built")
 clause = pytest.mark.clause
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture(params=["server", "client"])
-def sut(request):
-    return request.getfixturevalue("server") if request.param == "server" else Client()
-
-
-def leave(peer):
-    """Our Close, theirs, the end."""
-    peer.send(CLOSE, close_payload(1000))
-    assert peer.read() == ("close", 1000, "")
 
 
 def fails_with(peer, *codes):

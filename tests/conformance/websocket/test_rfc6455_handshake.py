@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from ws_sut import WS_ECHO, Client, Server
+from ws_sut import WS_ECHO, Client
 from ws_wire import (CLOSE, TEXT, TIMEOUT_S, Listener, accept_of, close_payload, connect, frame,
                      read_head, request)
 
@@ -39,13 +39,6 @@ class Door:
 
     def open(self, **kw):
         return connect(self.port, self.target, **{**self.fields, **kw})
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

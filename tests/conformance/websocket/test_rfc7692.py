@@ -6,30 +6,13 @@ import zlib
 import pytest
 
 from test_rfc6455_handshake import meet
-from ws_sut import WS_ECHO, Client, Server
-from ws_wire import BINARY, CLOSE, PING, TEXT, close_payload, extension
+from ws_sut import WS_ECHO, Client
+from ws_wire import BINARY, CLOSE, PING, TEXT, close_payload, extension, leave
 
 pytestmark = pytest.mark.skipif(not WS_ECHO.exists(), reason=f"{WS_ECHO} is not built")
 clause = pytest.mark.clause
 PLAIN = "permessage-deflate"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture(params=["server", "client"])
-def sut(request):
-    return request.getfixturevalue("server") if request.param == "server" else Client()
-
-
-def leave(peer):
-    peer.send(CLOSE, close_payload(1000))
-    assert peer.read() == ("close", 1000, "")
 
 
 def compressed(sut, offer=f"{PLAIN}; client_max_window_bits", answer=None):

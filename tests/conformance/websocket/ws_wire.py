@@ -351,3 +351,9 @@ class Listener:
                       "Connection: Upgrade\r\nSec-WebSocket-Accept: "
                       f"{accept_of(fields['sec-websocket-key'][0])}\r\n{extensions}\r\n").encode())
         return Peer(sock, False, rest, agreed(params, False)), target
+
+
+def leave(peer):
+    """Our Close, theirs, the end."""
+    peer.send(CLOSE, close_payload(1000))
+    assert peer.read() == ("close", 1000, "")
