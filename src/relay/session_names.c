@@ -137,10 +137,24 @@ static void log_tunnel(struct cv_session *session, const char *event, const char
                    CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
 }
 
-static void forget_replaced(struct cv_session *session, struct session_name *name)
+static struct session_name *find_replaced(struct cv_session *session, const char *name)
 {
-    LL_DELETE(session->replaced, name);
-    free(name);
+    struct session_name *entry;
+    LL_FOREACH(session->replaced, entry)
+    {
+        if (strcmp(entry->name, name) == 0)
+            return entry;
+    }
+    return NULL;
+}
+
+static void forget_replaced(struct cv_session *session, const char *name)
+{
+    struct session_name *entry = find_replaced(session, name);
+    if (!entry)
+        return;
+    LL_DELETE(session->replaced, entry);
+    free(entry);
 }
 
 static void remember_replaced(struct cv_session *session, const char *name)
@@ -148,7 +162,8 @@ static void remember_replaced(struct cv_session *session, const char *name)
     struct session_name *entry;
     size_t count;
     LL_COUNT(session->replaced, entry, count);
-    entry = count < SESSION_TUNNELS_MAX ? calloc(1, sizeof *entry) : NULL;
+    bool is_new = count < SESSION_TUNNELS_MAX && !find_replaced(session, name);
+    entry = is_new ? calloc(1, sizeof *entry) : NULL;
     if (!entry)
         return;
     (void)cv_slice_to_str(cv_slice_str(name), entry->name, sizeof entry->name);
@@ -199,12 +214,7 @@ static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
     if (!cv_is_ok(status))
         return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
     tunnel->is_published = true;
-    struct session_name *entry, *next;
-    LL_FOREACH_SAFE(session->replaced, entry, next)
-    {
-        if (strcmp(entry->name, tunnel->spec->name) == 0)
-            forget_replaced(session, entry);
-    }
+    forget_replaced(session, tunnel->spec->name);
     log_tunnel(session, "tunnel_published", "tunnel published", tunnel->spec->name, tunnel->port);
     return true;
 }
@@ -318,6 +328,8 @@ void session_forget_names(struct cv_session *session)
 {
     for (size_t i = 0; i < session->tunnel_count; i++)
         cv_tunnel_spec_unref(&session->tunnels[i].spec);
-    while (session->replaced)
-        forget_replaced(session, session->replaced);
+    struct session_name *entry, *next;
+    LL_FOREACH_SAFE(session->replaced, entry, next)
+    free(entry);
+    session->replaced = NULL;
 }
