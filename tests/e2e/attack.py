@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from bystander import WAKE_UPS, Bystander, Samples, p99
 from client import Broken, Client
-from culvert import BIN, SANITIZER, wait_for
+from culvert import INSTRUMENTS, SANITIZER, wait_for
 
 # Sanitizers keep up to 256 MiB of freed memory for a while.
-IS_SANITIZED = b"__asan_init" in BIN.read_bytes() or b"__tsan_init" in BIN.read_bytes() \
-    if BIN.exists() else False
+IS_SANITIZED = bool(INSTRUMENTS & {"asan", "tsan"})
 RSS_KIB = 400 * 1024 if IS_SANITIZED else 30 * 1024
 PEAK_KIB = 600 * 1024 if IS_SANITIZED else 100 * 1024
 # Of an attack, in a log of level info.
@@ -32,7 +31,7 @@ UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-
 # does to everybody meanwhile.
 FACTOR = 3
 FLOOR_S = 0.05
-SLACK = 5 if IS_SANITIZED else 1
+SLACK = 5 if INSTRUMENTS else 1
 QUIET_S = 0.25  # as long as this before each attack; all of a target's quiet times count
 
 

@@ -23,7 +23,7 @@ from service import Service
 
 PAUSE_S = 0.002
 PER_CONNECTION = 5
-PROBES_MIN = 20  # however short the attack
+PROBES_MIN = 50  # however short the attack
 # How many processes wake up one after the other for a request through the relay, against one.
 WAKE_UPS = 4
 

@@ -25,6 +25,10 @@ from client import fetch
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("CULVERT_BUILD") or ROOT / "build")
 BIN = Path(os.environ.get("CULVERT_BIN") or BUILD / "culvert")
+# What the program was built with that makes it slower: asan, tsan, coverage.
+INSTRUMENTS = {name for name, mark in [("asan", b"__asan_init"), ("tsan", b"__tsan_init"),
+                                       ("coverage", b".gcda")]
+               if BIN.exists() and mark in BIN.read_bytes()}
 PEERS = BUILD / "tests" / "peers"
 
 READY_S = 20

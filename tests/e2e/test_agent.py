@@ -8,10 +8,8 @@ import subprocess
 import time
 
 import pytest
+from attack import IS_SANITIZED
 from culvert import AGENT_READY, BIN, free_port, wait_for
-
-# Sanitizers keep freed memory for a while.
-IS_SANITIZED = b"__asan_init" in BIN.read_bytes() or b"__tsan_init" in BIN.read_bytes()
 
 
 def raw_service(handle):

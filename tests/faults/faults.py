@@ -18,7 +18,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from culvert import BIN
+from culvert import INSTRUMENTS
 
 # As in shim.c, in its order.
 KINDS = ["socket_read", "socket_write", "file_read", "file_write", "pipe_write", "accept", "socket",
@@ -30,7 +30,7 @@ ERROR, ERROR_CHANCE, ERROR_SKIP, ERROR_LEFT, SHORT_MAX, SHORT_CHANCE, SEEN, HITS
     range(RULE_WORDS)
 FOREVER = (1 << 64) - 1
 
-IS_TSAN = BIN.exists() and b"__tsan_init" in BIN.read_bytes()
+IS_TSAN = "tsan" in INSTRUMENTS
 
 
 def build_shim(folder):
@@ -57,7 +57,9 @@ class Faults:
     def env(self):
         """What makes a program load the shim. The sanitizer's runtime need not come first: its
         malloc is what the shim's goes to."""
-        return {"LD_PRELOAD": self.shim, "FAULTS_FILE": self.path,
+        # What counts coverage writes its files at the end, and takes memory for granted there.
+        end = {"FAULTS_UNTIL_EXIT": "1"} if "coverage" in INSTRUMENTS else {}
+        return {"LD_PRELOAD": self.shim, "FAULTS_FILE": self.path, **end,
                 "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
 
     def _put(self, word, value):

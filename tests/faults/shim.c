@@ -74,6 +74,8 @@ struct control {
 
 static struct control *control;
 static uintptr_t own_begin, own_end;
+static bool is_until_exit;
+static _Atomic bool has_ended;
 static _Thread_local uint64_t thread_state;
 
 static void *real(const char *name)
@@ -113,6 +115,14 @@ __attribute__((constructor)) static void begin(void)
     (void)close(fd);
     if (page != MAP_FAILED)
         control = page;
+    is_until_exit = getenv("FAULTS_UNTIL_EXIT") != NULL;
+}
+
+/* Handlers run in reverse order: one that is registered while main() runs comes before the program's
+   destructors. */
+static void end(void)
+{
+    atomic_store(&has_ended, true);
 }
 
 /* xorshift64* from the seed of the page and the thread. */
@@ -420,10 +430,13 @@ time_t time(time_t *out)
 
 static bool is_refused(const void *caller)
 {
-    if (!control)
+    if (!control || atomic_load(&has_ended))
         return false;
     uintptr_t at = (uintptr_t)caller;
     bool is_own = at >= own_begin && at < own_end;
+    static atomic_flag is_registered = ATOMIC_FLAG_INIT;
+    if (is_until_exit && is_own && !atomic_flag_test_and_set(&is_registered))
+        (void)atexit(end);
     return (is_own && fails(MEMORY)) || fails(ANY_MEMORY);
 }
 
