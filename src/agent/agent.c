@@ -44,6 +44,7 @@ static void end(struct cv_agent *agent, struct cv_status why, const struct cv_er
         cv_worker_timer_stop(agent->worker, &b->successor);
         cv_uplink_close(b->uplink, "the agent stops");
     }
+    cv_worker_defer(agent->worker, &agent->reaping); /* all links may be over already */
 }
 
 void agent_on_carry_end(struct cv_agent *agent)
@@ -73,8 +74,10 @@ void cv_agent_stop(struct cv_agent *agent)
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "shutdown_started",
            "stopping: no new streams, those under way may end",
            CV_F_UINT("streams", agent->carry_count));
-    for (struct berth *b = agent->berths; b; b = b->next)
+    for (struct berth *b = agent->berths; b; b = b->next) {
         berth_withdraw(b);
+        cv_uplink_wind_up(b->uplink);
+    }
     uint64_t drain_ms = agent->options.access->config->shutdown_drain_ms;
     if (agent->carry_count == 0 || drain_ms == 0 ||
         !cv_is_ok(cv_worker_timer_start(agent->worker, &agent->drain, drain_ms)))
@@ -173,18 +176,31 @@ static void on_reaping(void *arg)
             berth_free(berth);
         }
     }
+    finish_if_over(agent);
 }
 
 void agent_on_berth_end(struct berth *berth, struct cv_status why, const struct cv_error *error)
 {
     struct cv_agent *agent = berth->agent;
-    if (!agent->is_closing && !berth->is_retiring)
+    if (!agent->is_closing && !agent->is_stopping && !berth->is_retiring)
         end(agent, why, error);
     else if (!agent->is_closing && cv_timer_is_running(&berth->successor))
         agent_on_relay_stops(berth); /* its relay was faster than it had said */
     cv_worker_timer_stop(agent->worker, &berth->successor);
     cv_worker_defer(agent->worker, &agent->reaping);
     finish_if_over(agent);
+}
+
+/* ---- the network, the clock, people ---- */
+
+static void on_surroundings(void *arg, enum cv_watch_change change)
+{
+    struct cv_agent *agent = arg;
+    cv_log(agent->options.log, CV_LOG_DEBUG, "agent", "surroundings_changed",
+           change == CV_WATCH_CLOCK ? "the clock has jumped" : "the network has changed");
+    for (struct berth *b = agent->berths; b; b = b->next)
+        if (!b->is_over)
+            cv_uplink_on_surroundings(b->uplink, change);
 }
 
 /* ---- life ---- */
@@ -219,6 +235,8 @@ struct cv_status cv_agent_new(struct cv_worker *worker, const struct cv_agent_op
     cv_timer_init(&agent->drain, on_drain_over, agent);
     cv_defer_init(&agent->reaping, on_reaping, agent);
     struct cv_status status = read_tunnels(agent, error);
+    if (cv_is_ok(status))
+        status = cv_watch_new(worker, on_surroundings, agent, &agent->watch);
     for (uint32_t i = 0; cv_is_ok(status) && i < options->access->config->links; i++)
         status = add_berth(agent);
     if (!cv_is_ok(status))
@@ -236,6 +254,7 @@ void cv_agent_free(struct cv_agent **out)
     struct berth *berth, *next;
     DL_FOREACH_SAFE(agent->berths, berth, next)
     berth_free(berth);
+    cv_watch_free(&agent->watch);
     cv_worker_timer_stop(agent->worker, &agent->drain);
     cv_defer_cancel(&agent->reaping);
     for (size_t i = 0; i < agent->tunnel_count; i++)

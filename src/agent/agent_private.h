@@ -53,6 +53,7 @@ struct cv_agent {
     size_t tunnel_count;
     struct carry *carries; /* utlist DL */
     size_t carry_count;
+    struct cv_watch *watch;
     struct cv_timer drain;   /* stopping takes too long */
     struct cv_defer reaping; /* frees berths that are over, never inside their callbacks */
     bool was_published;      /* anything, ever */

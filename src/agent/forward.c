@@ -49,6 +49,7 @@ struct cv_forward {
     void *arg;
     struct cv_listener *listener;
     struct cv_uplink *uplink;
+    struct cv_watch *watch;
     struct caller *callers; /* utlist DL */
     size_t caller_count;
     struct cv_timer drain;
@@ -293,6 +294,12 @@ static void on_reply(void *arg, uintptr_t cookie, bool is_success)
     (void)is_success;
 }
 
+static void on_surroundings(void *arg, enum cv_watch_change change)
+{
+    struct cv_forward *forward = arg;
+    cv_uplink_on_surroundings(forward->uplink, change);
+}
+
 static void on_uplink_ended(void *arg, struct cv_status why, const struct cv_error *error)
 {
     struct cv_forward *forward = arg;
@@ -328,7 +335,9 @@ static struct cv_status start(struct cv_forward *forward, struct cv_error *error
                CV_F_STR("address", forward->address));
     struct cv_uplink_options uplink = {
         .access = forward->options.access, .log = forward->options.log, .is_interactive = true};
-    return cv_uplink_new(forward->worker, &uplink, &uplink_ops, forward, &forward->uplink);
+    CV_RETURN_IF_ERROR(
+        cv_uplink_new(forward->worker, &uplink, &uplink_ops, forward, &forward->uplink));
+    return cv_watch_new(forward->worker, on_surroundings, forward, &forward->watch);
 }
 
 struct cv_status cv_forward_new(struct cv_worker *worker, const struct cv_forward_options *options,
@@ -357,6 +366,7 @@ void cv_forward_free(struct cv_forward **out)
     *out = NULL;
     if (!forward)
         return;
+    cv_watch_free(&forward->watch);
     cv_uplink_free(&forward->uplink);
     cv_worker_timer_stop(forward->worker, &forward->drain);
     cv_worker_timer_stop(forward->worker, &forward->retry);

@@ -4,22 +4,18 @@
  *   the connection is lost: on_link_detached → resume_now → on_redialed → cv_link_attach → up again
  *   the link is lost: on_link_closed → try_later → try_now …
  * Ways it fails: a try fails (on_dialed, or the link ends before it is up); the link is lost; the
- * relay has another host key; the token is refused; tries are used up.
+ * relay has another host key; the token is refused; tries are used up (it rests, or ends).
+ * What moves it besides, network, clock and people, is in uplink_nudge.c.
  */
-#include "agent/uplink.h"
+#include "agent/uplink_private.h"
 
 #include "agent/access.h"
 #include "agent/dialer.h"
 #include "agent/upgrade.h"
 #include "base/digest.h"
-#include "base/fsm.h"
 #include "config/agent_config.h"
-#include "flow/backoff.h"
 #include "net/conn.h"
-#include "net/watch.h"
-#include "net/worker.h"
 #include "telemetry/log.h"
-#include "transport/link.h"
 
 #include <stdio.h>
 
@@ -29,77 +25,32 @@ enum {
     RESUME_CAP_MS = 500,    /* between tries, while the link can still be taken up */
     RESUME_TIMEOUT_MS = 2000,
     RESUME_STAGGER_ROUNDS = 8, /* of connecting, within one try */
-    HURRY_AFTER_MS = 200,      /* a try that is older does not survive a change of the network */
-    HURRY_EVERY_MS = 1000,
 };
 
-enum state {
-    IDLE,
-    DIALING,
-    HANDSHAKE,
-    UP,
-    DETACHED, /* the link waits for a new connection: until the next try … */
-    RESUMING, /* … and while that is under way */
-    WAITING,
-    CLOSING,
-    ENDED,
-    STATE_COUNT
-};
-
-static const char *const state_names[STATE_COUNT] = {
-    "idle", "dialing", "handshake", "up", "detached", "resuming", "waiting", "closing", "ended"};
+static const char *const state_names[STATE_COUNT] = {"idle",     "dialing",  "handshake", "up",
+                                                     "detached", "resuming", "waiting",   "resting",
+                                                     "closing",  "ended"};
 static const uint32_t may_follow[STATE_COUNT] = {
     [IDLE] = 1U << DIALING | 1U << CLOSING,
-    [DIALING] = 1U << HANDSHAKE | 1U << WAITING | 1U << CLOSING,
-    [HANDSHAKE] = 1U << UP | 1U << WAITING | 1U << CLOSING,
-    [UP] = 1U << DETACHED | 1U << WAITING | 1U << CLOSING,
-    [DETACHED] = 1U << RESUMING | 1U << WAITING | 1U << CLOSING,
-    [RESUMING] = 1U << UP | 1U << DETACHED | 1U << WAITING | 1U << CLOSING,
+    [DIALING] = 1U << HANDSHAKE | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
+    [HANDSHAKE] = 1U << UP | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
+    [UP] = 1U << DETACHED | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
+    [DETACHED] = 1U << RESUMING | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
+    [RESUMING] = 1U << UP | 1U << DETACHED | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
     [WAITING] = 1U << DIALING | 1U << CLOSING,
+    [RESTING] = 1U << WAITING | 1U << CLOSING,
     [CLOSING] = 1U << ENDED,
 };
 static const struct cv_fsm_def machine = {
     .name = "uplink", .states = state_names, .may_follow = may_follow, .count = STATE_COUNT};
 
-struct cv_uplink {
-    struct cv_worker *worker;
-    struct cv_uplink_options options;
-    const struct cv_uplink_ops *ops;
-    void *arg;
-    struct cv_fsm fsm;
-    struct cv_dialer *dialer;
-    struct cv_link *link;
-    struct cv_backoff backoff;
-    struct cv_timer timer;
-    struct cv_defer ending; /* on_ended, never from inside a call */
-    uint64_t attempts;      /* since the start */
-    uint64_t retry_after_ms;
-    uint64_t began_ms;            /* the try under way */
-    struct cv_link_claim claim;   /* of the try under way to take the link up again */
-    struct cv_backoff resumption; /* since the link lost its connection */
-    uint64_t lost_ms;
-    struct cv_addr relay_addr; /* where the relay was reached last; len 0: never */
-    struct cv_watch *watch;
-    uint64_t hurried_ms;
-    bool must_wait; /* the delay was asked for, or is a refused token's */
-    bool was_up;
-    bool is_retiring;     /* its end is not followed by another try */
-    struct cv_status why; /* of the end */
-    struct cv_error error;
-    struct cv_error host_key; /* why on_host_key said no */
-};
-
 static void try_now(void *arg);
 static void resume_now(void *arg);
-
-static bool is_state(const struct cv_uplink *u, enum state state)
-{
-    return u->fsm.state == (unsigned)state;
-}
 
 static void on_change(void *arg, const char *name, const char *from, const char *to)
 {
     struct cv_uplink *u = arg;
+    u->state_ms = cv_worker_now_ms(u->worker);
     cv_log(u->options.log, CV_LOG_DEBUG, name, "state", "uplink state", CV_F_STR("from", from),
            CV_F_STR("to", to));
 }
@@ -179,17 +130,35 @@ static bool is_worth_telling(unsigned failures)
     return failures <= TELL_AFTER || (failures & (failures - 1)) == 0;
 }
 
+/* As many tries as were wanted have failed: somebody has to say when the next one is. */
+static void rest(struct cv_uplink *u)
+{
+    cv_worker_timer_stop(u->worker, &u->timer);
+    cv_fsm_set(&u->fsm, RESTING);
+    cv_log(u->options.log, CV_LOG_WARN, "agent", "reconnect_paused",
+           "all tries have failed; the next one follows `culvert reconnect` or a change of the "
+           "network",
+           CV_F_UINT("attempt", u->attempts), CV_F_UINT("failures", u->backoff.failures),
+           CV_F_STR("relay", u->options.access->relay), CV_F_ERROR(&u->trouble));
+}
+
 /* After the backoff was told. */
 static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
 {
     struct cv_error full = complete(why, error);
     unsigned failures = u->backoff.failures;
     uint32_t max = u->options.access->config->reconnect_max_attempts;
-    if (is_final(u, why) || (max && failures >= max)) {
+    bool is_used_up = max && failures >= max;
+    u->trouble = full;
+    if (is_final(u, why) || (is_used_up && u->options.is_interactive)) {
         end(u, why, &full);
         return;
     }
     uint64_t delay_ms = choose_delay(u, &u->backoff, why);
+    if (is_used_up) {
+        rest(u);
+        return;
+    }
     cv_fsm_set(&u->fsm, WAITING);
     enum cv_log_level level = is_worth_telling(failures) ? CV_LOG_WARN : CV_LOG_DEBUG;
     cv_log(u->options.log, level, "agent", u->was_up ? "reconnecting" : "connect_failed",
@@ -224,6 +193,7 @@ static void on_link_up(void *arg)
     cv_backoff_up(&u->backoff, now_ms);
     u->was_up = true;
     u->retry_after_ms = 0;
+    u->trouble = (struct cv_error){0};
     cv_log(u->options.log, CV_LOG_INFO, "agent", "link_up", "connected to the relay",
            CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts),
            CV_F_UINT("setupMs", now_ms - u->began_ms));
@@ -263,12 +233,28 @@ static void on_stream(void *arg, struct cv_stream *stream, enum cv_stream_kind k
 
 /* ---- a new connection for the link ---- */
 
+/* A fresh link is dialled by on_link_closed. */
+static void give_link_up(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
+{
+    cv_log(u->options.log, CV_LOG_WARN, "agent", "link_given_up",
+           u->is_winding_up
+               ? "stopping, and the relay cannot be reached: requests on the link are cut"
+               : "the relay does not know the link any more, requests on it end",
+           CV_F_UINT("streams", cv_link_streams(u->link)), CV_F_ERROR(error));
+    cv_link_close(u->link, why, error->detail);
+}
+
 /* The next try; the link itself ends when its time is over. */
 static void resume_later(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
 {
     struct cv_error full = complete(why, error);
     uint64_t delay_ms = choose_delay(u, &u->resumption, why);
     unsigned failures = u->resumption.failures;
+    u->trouble = full;
+    if (u->is_winding_up && failures) {
+        give_link_up(u, cv_status(CV_LINK_LOST), &full);
+        return;
+    }
     cv_log(u->options.log, is_worth_telling(failures) ? CV_LOG_WARN : CV_LOG_DEBUG, "agent",
            failures ? "resume_failed" : "connection_lost",
            failures ? "the relay cannot be reached, the link waits"
@@ -279,7 +265,7 @@ static void resume_later(struct cv_uplink *u, struct cv_status why, const struct
     start_timer(u, resume_now, delay_ms);
 }
 
-static void on_link_detached(void *arg, struct cv_status why, const struct cv_error *error)
+void uplink_on_detached(void *arg, struct cv_status why, const struct cv_error *error)
 {
     struct cv_uplink *u = arg;
     uint64_t now_ms = cv_worker_now_ms(u->worker);
@@ -292,14 +278,6 @@ static void on_link_detached(void *arg, struct cv_status why, const struct cv_er
     u->lost_ms = now_ms;
     u->retry_after_ms = 0;
     resume_later(u, why, error);
-}
-
-/* A fresh link is dialled by on_link_closed. */
-static void give_link_up(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
-{
-    cv_log(u->options.log, CV_LOG_WARN, "agent", "link_given_up",
-           "the relay does not know the link any more, requests on it end", CV_F_ERROR(error));
-    cv_link_close(u->link, why, error->detail);
 }
 
 static void resume_failed(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
@@ -346,6 +324,8 @@ static void on_redialed(void *arg, const struct cv_dialer_result *result)
         cv_link_close(u->link, status, "the relay asks for bytes that are not kept any more");
         return;
     }
+    u->resumes++;
+    u->trouble = (struct cv_error){0};
     cv_log(u->options.log, CV_LOG_INFO, "agent", "link_resumed", "connected again, requests go on",
            CV_F_STR("relay", u->options.access->relay),
            CV_F_UINT("awayMs", cv_worker_now_ms(u->worker) - u->lost_ms),
@@ -385,6 +365,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     struct cv_uplink *u = arg;
     bool was_up = cv_uplink_link(u) != NULL;
     bool is_closing = is_state(u, CLOSING);
+    u->replayed_bytes += cv_link_replayed_bytes(u->link);
     u->link = NULL;
     cv_dialer_cancel(&u->dialer);
     if (u->host_key.id != CV_OK) {
@@ -415,7 +396,7 @@ static const struct cv_link_ops link_ops = {
     .on_reply = on_reply,
     .on_stream = on_stream,
     .on_control = on_control,
-    .on_detached = on_link_detached,
+    .on_detached = uplink_on_detached,
     .on_closed = on_link_closed,
 };
 
@@ -465,48 +446,16 @@ static void try_now(void *arg)
         try_failed(u, status, &error);
 }
 
-/* ---- the network and the clock ---- */
+/* ---- sooner than planned ---- */
 
-/* The address that the socket is bound to has gone: no answer will ever come. */
-static bool has_lost_its_address(const struct cv_uplink *u)
+void uplink_try_soon(struct cv_uplink *u, uint64_t delay_ms)
 {
-    const struct cv_addr *local = cv_link_local_addr(u->link);
-    return local && !cv_watch_has_address(local);
-}
-
-static void begin_again(struct cv_uplink *u, enum state waiting, void (*try)(void *arg))
-{
+    bool has_link = is_state(u, DETACHED) || is_state(u, RESUMING);
+    enum state waiting = has_link ? DETACHED : WAITING;
     cv_dialer_cancel(&u->dialer);
     if (!is_state(u, waiting))
         cv_fsm_set(&u->fsm, waiting);
-    start_timer(u, try, 1);
-}
-
-static void on_surroundings(void *arg, enum cv_watch_change change)
-{
-    struct cv_uplink *u = arg;
-    uint64_t now_ms = cv_worker_now_ms(u->worker);
-    bool is_stale = now_ms - u->began_ms >= HURRY_AFTER_MS;
-    cv_log(u->options.log, CV_LOG_DEBUG, "agent", "surroundings_changed",
-           change == CV_WATCH_CLOCK ? "the clock has jumped" : "the network has changed");
-    if (is_state(u, UP)) {
-        if (change == CV_WATCH_NETWORK && has_lost_its_address(u) && cv_link_detach(u->link)) {
-            struct cv_error error = {0};
-            struct cv_status why = cv_fail(&error, CV_NETWORK_UNREACHABLE,
-                                           "this machine's address of the connection has gone");
-            on_link_detached(u, why, &error);
-        } else {
-            cv_link_probe(u->link);
-        }
-        return;
-    }
-    if (u->must_wait || now_ms - u->hurried_ms < HURRY_EVERY_MS)
-        return;
-    u->hurried_ms = now_ms;
-    if (is_state(u, DETACHED) || (is_state(u, RESUMING) && is_stale))
-        begin_again(u, DETACHED, resume_now);
-    else if (is_state(u, WAITING) || (is_state(u, DIALING) && is_stale))
-        begin_again(u, WAITING, try_now);
+    start_timer(u, has_link ? resume_now : try_now, delay_ms);
 }
 
 /* ---- life ---- */
@@ -530,11 +479,9 @@ struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_
                     cv_worker_now_ms(worker));
     cv_timer_init(&u->timer, try_now, u);
     cv_defer_init(&u->ending, on_ending, u);
+    u->state_ms = cv_worker_now_ms(worker);
     struct cv_status status = cv_worker_timer_start(worker, &u->timer, 0);
-    if (cv_is_ok(status))
-        status = cv_watch_new(worker, on_surroundings, u, &u->watch);
     if (!cv_is_ok(status)) {
-        cv_worker_timer_stop(worker, &u->timer);
         free(u);
         return status;
     }
@@ -546,7 +493,15 @@ void cv_uplink_retire(struct cv_uplink *u)
 {
     u->is_retiring = true;
     if (!cv_uplink_link(u))
-        end(u, cv_ok(), NULL);
+        cv_uplink_close(u, "this link is not needed any more");
+}
+
+void cv_uplink_wind_up(struct cv_uplink *u)
+{
+    u->is_winding_up = true;
+    cv_uplink_retire(u);
+    if (is_state(u, DETACHED))
+        uplink_try_soon(u, 1);
 }
 
 void cv_uplink_close(struct cv_uplink *u, const char *message)
@@ -565,7 +520,6 @@ void cv_uplink_free(struct cv_uplink **uplink)
     cv_worker_timer_stop(u->worker, &u->timer);
     cv_defer_cancel(&u->ending);
     cv_dialer_cancel(&u->dialer);
-    cv_watch_free(&u->watch);
     free(u);
 }
 

@@ -9,16 +9,17 @@
  *                  waiting ◀──────────────── lost          any ──▶ closing ──▶ ended
  *
  * Owns the link; borrows the access. Delays: flow/backoff.h; a refused token is not tried again for
- * 10 s, Retry-After is honoured. Each try is logged with its number, delay and reason. Its worker's
- * thread; callbacks come from the loop, never from inside a call.
+ * 10 s, Retry-After is honoured. After reconnect.max_attempts failures in a row it rests until the
+ * network changes or cv_uplink_reconnect. Each try is logged with its number, delay and reason. Its
+ * worker's thread; callbacks come from the loop, never from inside a call.
  */
 #ifndef CV_AGENT_UPLINK_H
 #define CV_AGENT_UPLINK_H
 
 #include "base/slice.h"
 #include "base/status.h"
+#include "net/watch.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 
 struct cv_access;
@@ -46,7 +47,7 @@ struct cv_uplink_options {
     const struct cv_access *access;
     struct cv_log *log;
     /* Somebody waits for it: a token or certificate that is refused at the first try, and a wrong
-     * host key at any, end it instead of being tried again. */
+     * host key at any, end it instead of being tried again, as do used-up tries. */
     bool is_interactive;
     bool was_up; /* another uplink was up with these settings: a refusal is not the first try's */
 };
@@ -59,6 +60,37 @@ struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_
 /* The relay stops: the link is kept and resumed for as long as it lasts, and when it ends on_ended
  * comes instead of another try. */
 void cv_uplink_retire(struct cv_uplink *uplink);
+
+/* As cv_uplink_retire, and nobody has long to wait: a link without a connection gets a try at once,
+ * and the first try to resume it that fails is the last one. */
+void cv_uplink_wind_up(struct cv_uplink *uplink);
+
+/* What its owner has to pass on from a cv_watch: a link whose address has gone is given up, others
+ * are asked for a sign of life, and the next try is now, unless a server asked for patience. */
+void cv_uplink_on_surroundings(struct cv_uplink *uplink, enum cv_watch_change change);
+
+/* A person wants a new connection now: a link is resumed over one (streams go on; where it cannot
+ * be resumed they are cut), a try that was planned for later is made, a rest ends. False: the
+ * uplink is about to end. */
+bool cv_uplink_reconnect(struct cv_uplink *uplink);
+
+/* How it is. Pointers are valid until the next callback. */
+struct cv_uplink_facts {
+    const char *relay; /* "host:port" */
+    const char *state; /* as in the diagram, or "detached", "resuming", "resting" */
+    uint64_t state_ms; /* for so long */
+    uint64_t attempts; /* for a fresh link, since the start */
+    uint64_t failures; /* of the present state's tries, in a row */
+    uint64_t resumes;
+    uint64_t next_try_ms; /* from now; when has_next_try */
+    uint64_t replayed_bytes, bytes_in, bytes_out;
+    size_t streams;
+    uint32_t rtt_ms; /* 0: unknown */
+    bool has_next_try;
+    bool is_retiring;
+    const struct cv_error *trouble; /* why there is no connection, as the last try found; or NULL */
+};
+void cv_uplink_describe(const struct cv_uplink *uplink, struct cv_uplink_facts *facts);
 
 /* Says goodbye on every layer; on_ended follows. Idempotent. */
 void cv_uplink_close(struct cv_uplink *uplink, const char *message);

@@ -126,7 +126,9 @@
       "Longest wait between tries in the long run; it is 500ms in the first minute and 4s in the " \
       "ten after it.", "30s")                                                                      \
     X(reconnect_max_attempts, "reconnect.max_attempts", INT, "0", CV_RANGE(0, 1000000), NULL, 0,   \
-      "Give up after so many failed tries in a row; 0 goes on.", "10")                             \
+      "After so many failed tries in a row `culvert http`, `tcp` and `forward` give up, and "       \
+      "`culvert agent` rests until `culvert reconnect`, a change of the network or a restart; 0 "  \
+      "goes on.", "10")                                                                            \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the agent is told to stop.", "30s")        \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \

@@ -457,3 +457,8 @@ uint64_t cv_link_bytes_out(const struct cv_link *link)
 {
     return link->seq.framed;
 }
+
+uint64_t cv_link_replayed_bytes(const struct cv_link *link)
+{
+    return link->replayed;
+}

@@ -76,6 +76,7 @@ struct cv_link {
     uint8_t secret[CV_LINK_SECRET_LEN];
     uint64_t counter;     /* of the last claim that was made (agent) or accepted (relay) */
     uint64_t detached_ms; /* since when there is no socket */
+    uint64_t replayed;    /* bytes sent again, in all */
     bool is_loss_untold;  /* on_detached is due */
 };
 

@@ -136,7 +136,7 @@ struct cv_status cv_link_accept_claim(struct cv_link *link, const struct cv_link
 struct cv_status cv_link_attach(struct cv_link *link, struct cv_conn *conn, uint64_t peer_received,
                                 struct cv_slice early)
 {
-    uint64_t now_ms = cv_worker_now_ms(link->worker);
+    uint64_t now_ms = cv_worker_now_ms(link->worker), framed = link->seq.framed;
     struct cv_ws *ws;
     if (link->state.state != LINK_DETACHED)
         return cv_status(CV_INVALID);
@@ -145,6 +145,7 @@ struct cv_status cv_link_attach(struct cv_link *link, struct cv_conn *conn, uint
         cv_ws_free(&ws);
         return cv_status(CV_INVALID);
     }
+    link->replayed += framed - link->seq.framed;
     /* What we have was told in the upgrade. */
     (void)cv_link_seq_take_ack(&link->seq);
     cv_ws_free(&link->ws);
@@ -156,7 +157,7 @@ struct cv_status cv_link_attach(struct cv_link *link, struct cv_conn *conn, uint
     link->is_active = true;
     cv_log(link->log, CV_LOG_DEBUG, "link", "resumed", "the link has a new connection",
            CV_F_UINT("detachedMs", now_ms - link->detached_ms),
-           CV_F_UINT("replayBytes", cv_link_seq_unframed(&link->seq).len));
+           CV_F_UINT("replayBytes", framed - link->seq.framed));
     link_adopt(link, conn, early);
     return cv_ok();
 }

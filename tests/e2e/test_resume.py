@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import random
 import re
+import signal
 import socket
 import threading
 import time
@@ -349,6 +350,53 @@ def test_a_consumer_that_leaves_meanwhile_cancels_the_work(scene):
     assert not gone.wait(0.5), "the service's connection did not outlive the link's"
     mend(scene)
     assert gone.wait(10), "the cancellation did not arrive"
+
+
+def hold(scene):
+    """A request whose answer waits for the event; and the list that gets the response."""
+    go_on, results = threading.Event(), []
+
+    def route(conn, request):
+        conn.read_body(request)
+        go_on.wait(30)
+        conn.reply(body=b"done")
+        return True
+    scene.service.on("/held", route)
+    thread = threading.Thread(
+        target=lambda: results.append(scene.relay.fetch("/t/home/held", scene.token, timeout=60)))
+    thread.start()
+    scene.service.wait_requests()
+    return go_on, results, thread
+
+
+def test_an_agent_that_stops_without_a_path_does_not_wait(world):
+    """What is on a link that cannot be taken up again can never be finished."""
+    scene = start(world, relay_env={"CULVERT_LINK_RESUME_WINDOW": "2s"})
+    go_on, results, thread = hold(scene)
+    interrupt(scene)
+    since = time.monotonic()
+    scene.agent.stop(timeout=8)
+    assert time.monotonic() - since < 8, "shutdown.drain is 10 s"
+    given_up = scene.agent.find("link_given_up")[0]
+    assert given_up["streams"] == 1 and given_up["error"]["code"] == "TUNNEL_001", given_up
+    go_on.set()
+    thread.join(30)
+    assert results[0].status in (502, 503), results[0].status
+
+
+def test_an_agent_that_stops_ends_what_a_resume_under_way_brings_back(scene):
+    go_on, results, thread = hold(scene)
+    with scene.chaos.outage():
+        scene.chaos.cut()
+        wait_for(lambda: scene.agent.find("state", to="resuming"), what="a try")
+        scene.agent.signal(signal.SIGTERM)
+        scene.agent.wait_log("shutdown_started")
+    scene.agent.wait_log("link_resumed")
+    go_on.set()
+    thread.join(30)
+    assert results[0].body == b"done"
+    scene.agent.stop()
+    assert not scene.agent.find("link_given_up")
 
 
 def test_an_answer_given_meanwhile_arrives_whole(scene):
