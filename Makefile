@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 FUZZ_SECONDS ?= 60
 MESON_ARGS ?=
 
-.PHONY: all deps demo test test-long e2e bench lint coverage fuzz install clean help
+.PHONY: all deps demo test test-long e2e bench bench-instructions lint coverage fuzz install clean help
 .DEFAULT_GOAL := all
 
 all: deps ## build build/culvert (the default)
@@ -37,6 +37,11 @@ bench: ## measure against OpenSSH and a direct connection; writes docs/performan
 	@tools/deps build bench
 	@tools/build build-bench --buildtype=release
 	$(PYTHON) tests/bench/run.py --build build-bench --out docs/performance.md
+
+bench-instructions: ## instructions per request, MiB and token; fails when they have risen by 5 %
+	@tools/deps build bench
+	@tools/build build-bench --buildtype=release
+	$(PYTHON) tests/bench/instructions.py --build build-bench
 
 lint: ## formatting, static analysis, layers, spelling; silent when all is well
 	@tools/deps build lint test

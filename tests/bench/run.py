@@ -9,7 +9,6 @@ own processes, both ends together, from /proc.
 """
 import argparse
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -18,49 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-TICK = os.sysconf("SC_CLK_TCK")
-
-
-def tree(pids):
-    """The processes and all below them."""
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, rest = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(rest[1]), []).append(pid)
-    found, waiting = [], list(pids)
-    while waiting:
-        pid = waiting.pop()
-        found.append(pid)
-        waiting += children.get(pid, [])
-    return found
-
-
-def cpu_seconds(pids):
-    total = 0
-    for pid in tree(pids):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        except OSError:
-            pass
-    return total / TICK
-
-
-def private_kib(pids):
-    """Memory that nobody else shares: the figure that does not fall when others start."""
-    total = 0
-    for pid in tree(pids):
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += sum(int(kib) for kib in re.findall(r"^Private_\w+:\s+(\d+)", text, re.M))
-    return total
+from machine import cpu_seconds, describe, is_open, private_kib, start_nginx, user
 
 
 class Route:
@@ -105,42 +62,6 @@ def bulk(path, gib):
     return {"rate": (gib << 30) / 1e6 / seconds, "cpu": (cpu_seconds(path.pids) - before) / gib}
 
 
-def start_nginx(world, gib):
-    from culvert import free_port, wait_for
-    www = world.folder / "www"
-    www.mkdir()
-    (www / "small").write_bytes(b"x" * 128)
-    with open(www / "big", "wb") as big:
-        big.truncate(gib << 30)
-    port = free_port()
-    temps = "\n".join(f"{name}_temp_path {world.folder}/{name};"
-                      for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    config = world.write("nginx.conf", f"""
-daemon off; worker_processes 1; pid {world.folder}/nginx.pid; user {_user()};
-error_log {world.folder}/nginx.err; worker_rlimit_nofile 4096;
-events {{ worker_connections 2048; }}
-http {{ access_log off; sendfile on; root {www}; keepalive_requests 100000000; {temps}
-        server {{ listen 127.0.0.1:{port} backlog=1024; }} }}
-""")
-    world.spawn("/usr/sbin/nginx", "-e", world.folder / "nginx.err", "-c", config)
-    wait_for(lambda: _is_open(port), what="nginx")
-    return port
-
-
-def _user():
-    import pwd
-    return pwd.getpwuid(os.getuid()).pw_name
-
-
-def _is_open(port):
-    import socket
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
-
-
 class OpenSSH:
     """A private sshd, and clients that publish through it with -R."""
 
@@ -169,7 +90,7 @@ MaxStartups 200
             Path("/run/sshd").mkdir(exist_ok=True)
         self.daemon = world.spawn("/usr/sbin/sshd", "-D", "-f", config)
         self.folder = folder
-        wait_for(lambda: _is_open(self.port), what="sshd")
+        wait_for(lambda: is_open(self.port), what="sshd")
 
     def publish(self, target):
         from culvert import free_port, wait_for
@@ -178,8 +99,8 @@ MaxStartups 200
             "/usr/bin/ssh", "-F", "none", "-N", "-T", "-i", self.folder / "user", "-p", self.port,
             "-o", f"UserKnownHostsFile={self.folder}/known", "-o",
             "StrictHostKeyChecking=accept-new", "-o", "Ciphers=aes256-gcm@openssh.com",
-            "-R", f"127.0.0.1:{port}:127.0.0.1:{target}", f"{_user()}@127.0.0.1")
-        wait_for(lambda: _is_open(port), what="forwarded port of ssh")
+            "-R", f"127.0.0.1:{port}:127.0.0.1:{target}", f"{user()}@127.0.0.1")
+        wait_for(lambda: is_open(port), what="forwarded port of ssh")
         return port, client
 
 
@@ -207,16 +128,6 @@ def idle_memory(world, ssh, service_port, links):
     return ours, theirs
 
 
-def machine():
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True,
-                              capture_output=True).stdout.strip()
-    ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr.split(",")[0]
-    return (f"{os.cpu_count()} × {model.group(1) if model else platform.machine()}, "
-            f"Linux {platform.release()}, {ssh}, culvert {revision}, "
-            f"{time.strftime('%Y-%m-%d', time.gmtime())}")
-
-
 def ratio(ours, other):
     return f"{ours / other:.2f}" if other else "–"
 
@@ -229,7 +140,7 @@ def report(rows, memory, arguments):
         f"from wrk with two threads for {arguments.seconds} s, bulk is {arguments.gib} GiB by curl. "
         "Generator, service and tunnel share the processors, so absolute figures are low and the "
         "ratios are what to look at. CPU is the tunnel's own, both ends together.", "",
-        f"Machine: {machine()}.", "",
+        f"Machine: {describe()}.", "",
         "| measurement | culvert | `ssh -R` | direct | culvert / ssh | culvert / direct |",
         "|---|---:|---:|---:|---:|---:|"]
     for name, values, form in rows:
@@ -262,7 +173,7 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="culvert-bench-"))
     world = World(folder, workers=0)
     try:
-        port = start_nginx(world, arguments.gib)
+        port = start_nginx(world, {"small": b"x" * 128, "big": arguments.gib << 30})
         relay = world.relay(env={"SSH_MAX_CHANNELS": "200", "LOG_LEVEL": "info"},
                             workers=os.cpu_count())
         agent = world.http(relay, port, env={"SSH_MAX_CHANNELS": "200", "LOG_LEVEL": "info"})

@@ -94,7 +94,7 @@ def free_port():
 class Process:
     """One running culvert with its log."""
 
-    def __init__(self, world, name, args, env, stdin=subprocess.DEVNULL):
+    def __init__(self, world, name, args, env, stdin=subprocess.DEVNULL, wrapper=None):
         self.world = world
         self.name = name
         self.args = [str(arg) for arg in args]
@@ -106,7 +106,7 @@ class Process:
         self.level = env["LOG_LEVEL"]
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
-            [str(BIN), *self.args], env=env, stdin=stdin, stdout=subprocess.PIPE,
+            [*map(str, wrapper or [BIN]), *self.args], env=env, stdin=stdin, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True)
         self.stdout = bytearray()
         self.readers = [threading.Thread(target=self._read_log, daemon=True),
@@ -351,8 +351,9 @@ class World:
         return process
 
     def relay(self, *args, dev=True, port=None, host="127.0.0.1", env=None, workers=None,
-              config=None, ready=True, tls=None, server_name=None):
-        """Starts `culvert server` and waits until /readyz says so."""
+              config=None, ready=True, tls=None, server_name=None, wrapper=None):
+        """Starts `culvert server` and waits until /readyz says so. `wrapper` runs in the place of
+        the program, with its arguments."""
         port = port or free_port()
         listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         words = ["server", "--listen", listen, "--workers", workers or self.workers]
@@ -360,7 +361,8 @@ class World:
             words.append("--dev")
         if config is not None:
             words += ["-c", self.write(f"relay-{port}.yaml", config)]
-        relay = self.start(f"relay:{port}", *words, *args, env=env, kind=Relay)
+        relay = self.start(f"relay:{port}", *words, *args, env=env, kind=Relay,
+                           wrapper=wrapper)
         relay.port = port
         relay.tls = tls
         relay.server_name = server_name
@@ -385,12 +387,13 @@ class World:
             return True
 
     def agent(self, command, relay, target, *args, name="home", sub="alice", token=None, env=None,
-              ready=True, url=None):
+              ready=True, url=None, wrapper=None):
         """Starts `culvert http` or `culvert tcp` and waits until its tunnel is published."""
         token = token or self.token(sub)
         self.secrets.add(token)
         agent = self.start(f"agent:{sub}/{name}", command, target, "--server", url or relay.url,
-                           "--name", name, *args, env={"CULVERT_TOKEN": token, **(env or {})})
+                           "--name", name, *args, env={"CULVERT_TOKEN": token, **(env or {})},
+                           wrapper=wrapper)
         if ready:
             agent.wait_log(AGENT_READY)
         return agent
