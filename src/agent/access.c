@@ -17,10 +17,11 @@
 
 enum { STATE_PATH_MAX = 4096 };
 
-static struct cv_status read_url(struct cv_access *access, struct cv_error *error)
+static struct cv_status read_url(struct cv_access *access, const struct cv_server_config *server,
+                                 struct cv_error *error)
 {
     struct cv_url url;
-    const char *text = access->config->server;
+    const char *text = server->url;
     if (!text || !text[0])
         return cv_fail(error, CV_USAGE, "which relay? Give --server URL");
     struct cv_error reason = {0};
@@ -47,7 +48,7 @@ static struct cv_status read_url(struct cv_access *access, struct cv_error *erro
                                          : (ptrdiff_t)strlen(access->relay)),
                    access->relay);
     if (url.is_tls)
-        return cv_tls_client_new(access->config->ca_file, &access->tls, error);
+        return cv_tls_client_new(server->ca_file, &access->tls, error);
     return cv_ok();
 }
 
@@ -82,14 +83,20 @@ static struct cv_status set_known_hosts(struct cv_access *access, const char *st
 }
 
 struct cv_status cv_access_init(struct cv_access *access, const struct cv_agent_config *config,
-                                const char *state_dir, const char *token_env, struct cv_log *log,
-                                struct cv_error *error)
+                                size_t server, const char *state_dir, const char *token_env,
+                                struct cv_log *log, struct cv_error *error)
 {
-    *access = (struct cv_access){.config = config, .log = log, .token_env = token_env};
+    struct cv_server_config relay = cv_agent_config_server(config, server);
+    *access = (struct cv_access){.config = config,
+                                 .log = log,
+                                 .token_env = token_env,
+                                 .fingerprint = relay.host_key_fingerprint,
+                                 .priority = relay.priority,
+                                 .weight = relay.weight};
     uint8_t id[16];
     cv_random(id, sizeof id);
     cv_hex_encode(cv_slice(id, sizeof id), access->agent_id);
-    struct cv_status status = read_url(access, error);
+    struct cv_status status = read_url(access, &relay, error);
     if (cv_is_ok(status))
         status = join(&config->ssh_ciphers, &access->ciphers);
     if (cv_is_ok(status))
@@ -106,6 +113,46 @@ void cv_access_done(struct cv_access *access)
     free(access->known_hosts);
     access->ciphers = NULL;
     access->known_hosts = NULL;
+}
+
+void cv_access_free_all(struct cv_access **accesses, size_t count)
+{
+    for (size_t i = 0; *accesses && i < count; i++)
+        cv_access_done(&(*accesses)[i]);
+    free(*accesses);
+    *accesses = NULL;
+}
+
+struct cv_status cv_access_new_all(const struct cv_agent_config *config, const char *state_dir,
+                                   const char *token_env, struct cv_log *log,
+                                   struct cv_access **accesses, size_t *count,
+                                   struct cv_error *error)
+{
+    *count = cv_agent_config_server_count(config);
+    *accesses = calloc(*count, sizeof **accesses);
+    if (!*accesses)
+        return cv_status(CV_NO_MEMORY);
+    for (size_t i = 0; i < *count; i++) {
+        struct cv_access *access = &(*accesses)[i];
+        struct cv_status status =
+            cv_access_init(access, config, i, state_dir, token_env, log, error);
+        if (!cv_is_ok(status)) {
+            cv_access_free_all(accesses, i);
+            return status;
+        }
+        /* Two names of one relay must not look like two agents that fight for a tunnel. */
+        memcpy(access->agent_id, (*accesses)[0].agent_id, sizeof access->agent_id);
+    }
+    return cv_ok();
+}
+
+const struct cv_access *cv_access_preferred(const struct cv_access *accesses, size_t count)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < count; i++)
+        if (accesses[i].priority < accesses[best].priority)
+            best = i;
+    return &accesses[best];
 }
 
 /* Files end in a newline, and so do variables that were filled from one. */
@@ -154,7 +201,7 @@ struct cv_status cv_access_token(const struct cv_access *access, struct cv_buf *
 struct cv_status cv_access_check_host_key(const struct cv_access *access, struct cv_slice blob,
                                           const char *fingerprint, struct cv_error *error)
 {
-    const char *pinned = access->config->host_key_fingerprint;
+    const char *pinned = access->fingerprint;
     if (pinned && pinned[0]) {
         if (strcmp(pinned, fingerprint) == 0)
             return cv_ok();

@@ -28,21 +28,36 @@ struct cv_access {
     struct cv_tls_client *tls; /* NULL: plain, loopback only */
     char *ciphers;             /* comma-separated */
     char *known_hosts;         /* path */
+    const char *fingerprint;   /* the host key it must have; NULL or "" for known_hosts */
+    unsigned priority;         /* lower is preferred */
+    unsigned weight;           /* among those of the same priority; at least 1 */
     char host[256];            /* without brackets */
     uint16_t port;
     char relay[272];     /* "host:port", IPv6 in brackets: Host field and known_hosts */
     char path[512];      /* of the upgrade: "/tunnel" */
     char http_base[288]; /* "https://relay.example", where consumers go */
-    char agent_id[33];   /* random hex, new for each process */
+    char agent_id[33];   /* random hex, new for each process; the same towards all its relays */
 };
 
-/* `token_env` and the others are borrowed. CV_USAGE: no server, or plain ws:// to another machine,
+/* For the relay `server` of the configuration (cv_agent_config_server). `token_env` and the others
+ * are borrowed. CV_USAGE: no server, or plain ws:// to another machine,
  * where the token would travel readable; CV_TLS: the CA file; CV_CONFIG, CV_NO_MEMORY. Nothing is
  * held then. */
 struct cv_status cv_access_init(struct cv_access *access, const struct cv_agent_config *config,
-                                const char *state_dir, const char *token_env, struct cv_log *log,
-                                struct cv_error *error);
+                                size_t server, const char *state_dir, const char *token_env,
+                                struct cv_log *log, struct cv_error *error);
 void cv_access_done(struct cv_access *access);
+
+/* The same for each relay of the configuration, in an array that the caller gives to
+ * cv_access_free_all. *accesses is NULL on failure. */
+struct cv_status cv_access_new_all(const struct cv_agent_config *config, const char *state_dir,
+                                   const char *token_env, struct cv_log *log,
+                                   struct cv_access **accesses, size_t *count,
+                                   struct cv_error *error);
+void cv_access_free_all(struct cv_access **accesses, size_t count); /* nulls; takes NULL */
+
+/* The first of those that are preferred to the others. `count` > 0. */
+const struct cv_access *cv_access_preferred(const struct cv_access *accesses, size_t count);
 
 /* Appends the token: CULVERT_TOKEN, else what the token file holds now. CV_AUTH_MISSING with what
  * to do, CV_AUTH_MALFORMED, CV_IO, CV_CONFIG. The caller wipes `out`. */

@@ -37,11 +37,11 @@ static void end(struct cv_agent *agent, struct cv_status why, const struct cv_er
     agent->error = error ? *error : (struct cv_error){.id = why.id};
     carry_end_all(agent);
     cv_worker_timer_stop(agent->worker, &agent->drain);
+    cv_worker_timer_stop(agent->worker, &agent->look);
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "shutdown_goodbye",
            "closing the link to the relay");
     for (struct berth *b = agent->berths; b; b = b->next) {
-        cv_worker_timer_stop(agent->worker, &b->retry);
-        cv_worker_timer_stop(agent->worker, &b->successor);
+        berth_stop_timers(b);
         cv_uplink_close(b->uplink, "the agent stops");
     }
     cv_worker_defer(agent->worker, &agent->reaping); /* all links may be over already */
@@ -78,13 +78,33 @@ void cv_agent_stop(struct cv_agent *agent)
         berth_withdraw(b);
         cv_uplink_wind_up(b->uplink);
     }
-    uint64_t drain_ms = agent->options.access->config->shutdown_drain_ms;
+    uint64_t drain_ms = agent->config->shutdown_drain_ms;
     if (agent->carry_count == 0 || drain_ms == 0 ||
         !cv_is_ok(cv_worker_timer_start(agent->worker, &agent->drain, drain_ms)))
         end(agent, cv_ok(), NULL);
 }
 
 /* ---- what berths report ---- */
+
+/* Where another process has the address, its consumers ask there: a third relay does not help. */
+static bool is_elsewhere(const struct berth *old, const struct berth *other)
+{
+    return !other->is_retiring && !other->is_over &&
+           (!old->is_handed_over || other->server == old->server);
+}
+
+static bool has_moved(const struct berth *old)
+{
+    const struct cv_agent *agent = old->agent;
+    for (size_t i = 0; i < agent->tunnel_count; i++) {
+        bool is_found = agent->tunnels[i].is_replaced;
+        for (const struct berth *b = agent->berths; b && !is_found; b = b->next)
+            is_found = is_elsewhere(old, b) && b->tunnels[i].state == TUNNEL_PUBLISHED;
+        if (!is_found)
+            return false;
+    }
+    return true;
+}
 
 /* What a relay that stops carried for us is reachable elsewhere: it need not wait for us. */
 static void tell_moved(struct cv_agent *agent)
@@ -93,39 +113,26 @@ static void tell_moved(struct cv_agent *agent)
     (void)cv_slice_to_str(cv_slice_str("moved"), control.code, sizeof control.code);
     for (struct berth *b = agent->berths; b; b = b->next) {
         struct cv_link *link = b->is_retiring && !b->is_over ? cv_uplink_link(b->uplink) : NULL;
-        if (link)
+        if (link && has_moved(b))
             (void)cv_link_control_send(link, &control);
     }
 }
 
-static bool is_published_elsewhere(const struct cv_agent *agent, size_t index)
+void agent_on_published(struct berth *berth, const struct agent_tunnel *tunnel)
 {
-    for (const struct berth *b = agent->berths; b; b = b->next)
-        if (!b->is_retiring && !b->is_over && b->tunnels[index].state == TUNNEL_PUBLISHED)
-            return true;
-    return agent->tunnels[index].is_replaced;
-}
-
-static bool has_moved(const struct cv_agent *agent)
-{
-    for (size_t i = 0; i < agent->tunnel_count; i++)
-        if (!is_published_elsewhere(agent, i))
-            return false;
-    return true;
-}
-
-void agent_on_published(struct cv_agent *agent, const struct agent_tunnel *tunnel)
-{
+    struct cv_agent *agent = berth->agent;
+    const struct cv_access *access = cv_uplink_access(berth->uplink);
     const struct cv_publication *p = &tunnel->publication;
     char url[400] = "";
     if (p->is_http)
-        (void)snprintf(url, sizeof url, "%s/t/%s/", agent->options.access->http_base, p->name);
+        (void)snprintf(url, sizeof url, "%s/t/%s/", access->http_base, p->name);
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "tunnel_published", "the tunnel is open",
            CV_F_STR("tunnel", p->name), CV_F_STR("kind", p->is_http ? "http" : "tcp"),
-           CV_F_STR("target", p->target), CV_F_STR("url", url[0] ? url : NULL));
+           CV_F_STR("target", p->target), CV_F_STR("url", url[0] ? url : NULL),
+           CV_F_STR("relay", access->relay));
     agent->was_published = true;
-    if (has_moved(agent))
-        tell_moved(agent);
+    tell_moved(agent);
+    place_published(berth);
     if (agent->ops->on_published)
         agent->ops->on_published(agent->arg, p->name, url, p->target);
 }
@@ -146,20 +153,12 @@ void agent_on_trouble(struct cv_agent *agent, const struct cv_error *error)
         end(agent, cv_status(error->id), error);
 }
 
-static struct cv_status add_berth(struct cv_agent *agent)
-{
-    struct berth *berth;
-    CV_RETURN_IF_ERROR(berth_new(agent, &berth));
-    DL_APPEND(agent->berths, berth);
-    return cv_ok();
-}
-
 void agent_on_relay_stops(struct berth *berth)
 {
     struct cv_agent *agent = berth->agent;
     if (agent->is_stopping || agent->is_closing)
         return;
-    struct cv_status status = add_berth(agent);
+    struct cv_status status = place_successor(berth);
     if (!cv_is_ok(status))
         cv_log(agent->options.log, CV_LOG_ERROR, "agent", "link_failed",
                "no other link could be made", CV_F_STATUS(status));
@@ -182,11 +181,13 @@ static void on_reaping(void *arg)
 void agent_on_berth_end(struct berth *berth, struct cv_status why, const struct cv_error *error)
 {
     struct cv_agent *agent = berth->agent;
-    if (!agent->is_closing && !agent->is_stopping && !berth->is_retiring)
+    bool is_wanted = !berth->is_retiring && berth->role == BERTH_LASTING;
+    if (!agent->is_closing && !agent->is_stopping && is_wanted)
         end(agent, why, error);
     else if (!agent->is_closing && cv_timer_is_running(&berth->successor))
         agent_on_relay_stops(berth); /* its relay was faster than it had said */
-    cv_worker_timer_stop(agent->worker, &berth->successor);
+    place_vacate(berth);
+    berth_stop_timers(berth);
     cv_worker_defer(agent->worker, &agent->reaping);
     finish_if_over(agent);
 }
@@ -207,7 +208,7 @@ static void on_surroundings(void *arg, enum cv_watch_change change)
 
 static struct cv_status read_tunnels(struct cv_agent *agent, struct cv_error *error)
 {
-    const struct cv_agent_config *config = agent->options.access->config;
+    const struct cv_agent_config *config = agent->config;
     if (config->tunnels.count == 0)
         return cv_fail(error, CV_USAGE,
                        "nothing to publish: there is no tunnel in the "
@@ -231,14 +232,22 @@ struct cv_status cv_agent_new(struct cv_worker *worker, const struct cv_agent_op
     *out = NULL;
     if (!agent)
         return cv_status(CV_NO_MEMORY);
-    *agent = (struct cv_agent){.worker = worker, .options = *options, .ops = ops, .arg = arg};
+    *agent = (struct cv_agent){.worker = worker,
+                               .options = *options,
+                               .config = options->accesses->config,
+                               .ops = ops,
+                               .arg = arg};
     cv_timer_init(&agent->drain, on_drain_over, agent);
     cv_defer_init(&agent->reaping, on_reaping, agent);
-    struct cv_status status = read_tunnels(agent, error);
+    struct cv_status status = place_open(agent);
+    if (cv_is_ok(status))
+        status = read_tunnels(agent, error);
     if (cv_is_ok(status))
         status = cv_watch_new(worker, on_surroundings, agent, &agent->watch);
-    for (uint32_t i = 0; cv_is_ok(status) && i < options->access->config->links; i++)
-        status = add_berth(agent);
+    for (uint32_t i = 0; cv_is_ok(status) && i < agent->config->links; i++) {
+        struct berth *berth;
+        status = berth_new(agent, &berth);
+    }
     if (!cv_is_ok(status))
         cv_agent_free(&agent);
     *out = agent;
@@ -256,6 +265,7 @@ void cv_agent_free(struct cv_agent **out)
     berth_free(berth);
     cv_watch_free(&agent->watch);
     cv_worker_timer_stop(agent->worker, &agent->drain);
+    place_close(agent);
     cv_defer_cancel(&agent->reaping);
     for (size_t i = 0; i < agent->tunnel_count; i++)
         cv_publication_done(&agent->tunnels[i].publication);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The agent: publishes the tunnels of its configuration over one link and carries their streams to
- * the local services. It never parses HTTP; rules, timers and Host are the relay's to enforce.
- * Owns the uplink and all streams; borrows access and log. Its worker's thread.
+ * The agent: publishes the tunnels of its configuration over links to one relay or to
+ * several, and carries their streams to the local services. It never parses HTTP; rules, timers and
+ * Host are the relay's to enforce.
+ * Owns the links and all streams; borrows accesses and log. Its worker's thread.
  */
 #ifndef CV_AGENT_AGENT_H
 #define CV_AGENT_AGENT_H
@@ -26,7 +27,8 @@ struct cv_agent_ops {
 };
 
 struct cv_agent_options {
-    const struct cv_access *access; /* its configuration has the tunnels */
+    const struct cv_access *accesses; /* one for each relay; their configuration has the tunnels */
+    size_t access_count;              /* > 0 */
     struct cv_log *log;
     bool is_interactive; /* ends on what a person has to mend, see cv_uplink_options, and when its
                             last tunnel is taken over or refused */

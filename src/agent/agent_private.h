@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * What agent.c (the agent's life), berth.c (one link and what is published over it) and carry.c
- * (streams to services) share.
+ * What agent.c (the agent's life), berth.c (one link and what is published over it), place.c (at
+ * which relay) and carry.c (streams to services) share.
  */
 #ifndef CV_AGENT_AGENT_PRIVATE_H
 #define CV_AGENT_AGENT_PRIVATE_H
 
 #include "agent/agent.h"
 #include "agent/publication.h"
+#include "agent/uplink.h"
 #include "base/slice.h"
+#include "flow/fleet.h"
 #include "net/worker.h"
 
 struct agent_tunnel {
@@ -28,15 +30,34 @@ struct berth_tunnel {
     char reason[256]; /* what the relay said when it refused */
 };
 
+/* What a berth is to another one, which it may replace. */
+enum berth_role {
+    BERTH_LASTING, /* nothing: it is one of `links` */
+    /* The relay of `replaces` does not answer. Takes its place when it publishes the tunnels, gives
+     * way when that one is back first. */
+    BERTH_SUBSTITUTE,
+    /* It is at a relay where that one would rather be. Takes its place when it has stood for
+     * reconnect.return_after, ends with its first failure. */
+    BERTH_TRIAL,
+};
+
 /* One link to a relay, kept up, and what is published over it. */
 struct berth {
     struct cv_agent *agent;
     struct cv_uplink *uplink;
+    enum berth_role role;
+    struct berth *replaces;       /* NULL: it is BERTH_LASTING */
+    size_t server;                /* of agent->fleet: where it is, or tries to be */
+    bool is_placed;               /* it is counted there */
+    bool is_bound;                /* its first try goes there, whatever is best */
     struct berth_tunnel *tunnels; /* agent->tunnel_count of them */
     struct cv_timer retry;        /* refused tunnels are asked for again */
     uint64_t retry_ms;            /* the delay of that, which doubles */
     struct cv_timer successor;    /* another link is opened then */
-    bool is_retiring;             /* its relay stops: it carries what it has and is not renewed */
+    struct cv_timer trial;        /* whether it takes the other's place is judged then */
+    struct cv_timer leaving;      /* whether it still carries anything is looked at then */
+    bool is_retiring;             /* it carries what it has and is not renewed */
+    bool is_handed_over;          /* its relay stops; another process serves the same address */
     bool is_over;
     struct berth *prev, *next;
 };
@@ -48,6 +69,10 @@ struct cv_agent {
     struct cv_agent_options options;
     const struct cv_agent_ops *ops;
     void *arg;
+    const struct cv_agent_config *config;
+    struct cv_fleet fleet;
+    struct cv_timer look; /* for a better relay */
+    uint64_t look_ms;     /* the delay of that, which doubles */
     struct berth *berths; /* utlist DL */
     struct agent_tunnel *tunnels;
     size_t tunnel_count;
@@ -73,16 +98,51 @@ void carry_end_all(struct cv_agent *agent);
 
 /* berth.c */
 
-/* Begins to dial. CV_NO_MEMORY; *berth is NULL then. */
+/* Begins to dial; *berth is then in the agent's list. CV_NO_MEMORY; *berth is NULL then. */
 struct cv_status berth_new(struct cv_agent *agent, struct berth **berth);
 /* Only when it is over, or at teardown. */
 void berth_free(struct berth *berth);
 /* Asks the relay to send no new streams here; those that carry something end by themselves. */
 void berth_withdraw(struct berth *berth);
 
+/* Takes no new streams, lets those under way end, then closes; on a link that waits for a
+ * connection, once that is back. Idempotent. */
+void berth_leave(struct berth *berth);
+/* All that is to be published is published here. */
+bool berth_is_complete(const struct berth *berth);
+void berth_stop_timers(struct berth *berth);
+
+/* place.c */
+
+/* CV_NO_MEMORY. */
+struct cv_status place_open(struct cv_agent *agent);
+void place_close(struct cv_agent *agent);
+/* The relay for the next try. */
+const struct cv_access *place_choose(struct berth *berth);
+/* A try failed. */
+enum cv_uplink_next place_failed(struct berth *berth, uint64_t retry_after_ms);
+/* The trial's timer. */
+void place_judge(void *berth);
+/* The link stands. */
+void place_up(struct berth *berth);
+/* A tunnel is published. */
+void place_published(struct berth *berth);
+/* The link has been without a connection for so long. */
+void place_away(struct berth *berth, uint64_t away_ms);
+/* It has one again. */
+void place_resumed(struct berth *berth);
+/* The link is lost for good. */
+void place_down(struct berth *berth);
+/* The relay stops. False: no successor is needed. */
+bool place_relay_stops(struct berth *berth);
+/* A successor of `berth`, whose relay stops. CV_NO_MEMORY. */
+struct cv_status place_successor(struct berth *berth);
+/* It is not counted any more, and nobody replaces it. */
+void place_vacate(struct berth *berth);
+
 /* agent.c: what berths and carries report. */
 void agent_on_carry_end(struct cv_agent *agent);
-void agent_on_published(struct cv_agent *agent, const struct agent_tunnel *tunnel);
+void agent_on_published(struct berth *berth, const struct agent_tunnel *tunnel);
 /* The relay refuses a tunnel, or another agent has taken it over: ends the agent when somebody
  * waits for it and nothing is left to hope for. */
 void agent_on_trouble(struct cv_agent *agent, const struct cv_error *error);

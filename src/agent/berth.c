@@ -3,7 +3,7 @@
  * One link to a relay and what is published over it.
  *
  * Happy path: berth_new → on_up → ask for each tunnel → on_reply → published → on_stream →
- * carry_start (carry.c).
+ * carry_start (carry.c) … berth_leave → the last stream ends → closed.
  * Ways it fails: the link is lost (all tunnels are asked for again when there is another); a tunnel
  * is refused (again later) or taken over by another agent (not again); the relay stops (another
  * berth takes over, this one ends with what it carries); the uplink gives up.
@@ -17,12 +17,14 @@
 #include "transport/link.h"
 
 #include <stdio.h>
+#include <utlist.h>
 
 enum {
     RETRY_FIRST_MS = 5000, /* a refused tunnel: its old link may still be counted */
     RETRY_MAX_MS = 60000,
     OPEN_PROHIBITED = 1, /* RFC 4254 §5.1 */
     OPEN_CONNECT_FAILED = 2,
+    LEAVE_LOOK_MS = 500,
     /* A relay that stops tells thousands of agents at once: they spread over this much of the time
      * that it gives them. */
     SUCCESSOR_MAX_MS = 3000,
@@ -74,6 +76,7 @@ static void on_up(void *arg, struct cv_link *link)
     struct berth *berth = arg;
     (void)link;
     berth->retry_ms = RETRY_FIRST_MS;
+    place_up(berth);
     ask_next(berth);
 }
 
@@ -83,6 +86,28 @@ static void on_down(void *arg)
     cv_worker_timer_stop(berth->agent->worker, &berth->retry);
     for (size_t i = 0; i < berth->agent->tunnel_count; i++)
         berth->tunnels[i].state = TUNNEL_IDLE;
+    place_down(berth);
+}
+
+static const struct cv_access *on_choose(void *arg)
+{
+    return place_choose(arg);
+}
+
+static enum cv_uplink_next on_failed(void *arg, struct cv_status why, uint64_t retry_after_ms)
+{
+    (void)why;
+    return place_failed(arg, retry_after_ms);
+}
+
+static void on_away(void *arg, uint64_t away_ms)
+{
+    place_away(arg, away_ms);
+}
+
+static void on_resumed(void *arg)
+{
+    place_resumed(arg);
 }
 
 static void on_retry(void *arg)
@@ -134,7 +159,7 @@ static void on_reply(void *arg, uintptr_t cookie, bool is_success)
         on_refused(berth, index);
     } else if (!is_description) {
         tunnel->state = TUNNEL_PUBLISHED;
-        agent_on_published(agent, &agent->tunnels[index]);
+        agent_on_published(berth, &agent->tunnels[index]);
     }
     if (!agent->is_closing)
         ask_next(berth);
@@ -149,6 +174,45 @@ void berth_withdraw(struct berth *berth)
         if (berth->tunnels[i].state == TUNNEL_PUBLISHED)
             (void)cv_link_forward(link, p->name, p->published, true, UINTPTR_MAX);
     }
+}
+
+bool berth_is_complete(const struct berth *berth)
+{
+    for (size_t i = 0; i < berth->agent->tunnel_count; i++)
+        if (berth->tunnels[i].state != TUNNEL_PUBLISHED && !berth->agent->tunnels[i].is_replaced)
+            return false;
+    return true;
+}
+
+/* ---- leaving ---- */
+
+/* Streams that the relay opened before it heard of it have come by the first look. */
+static void on_leaving(void *arg)
+{
+    struct berth *berth = arg;
+    struct cv_link *link = cv_uplink_link(berth->uplink);
+    bool is_empty = cv_uplink_is_connected(berth->uplink) && cv_link_streams(link) == 0;
+    if (is_empty ||
+        !cv_is_ok(cv_worker_timer_start(berth->agent->worker, &berth->leaving, LEAVE_LOOK_MS)))
+        cv_uplink_close(berth->uplink, "another link has taken over");
+}
+
+void berth_leave(struct berth *berth)
+{
+    struct cv_agent *agent = berth->agent;
+    if (berth->is_over || cv_timer_is_running(&berth->leaving))
+        return;
+    berth->is_retiring = true;
+    place_vacate(berth);
+    berth_stop_timers(berth);
+    if (!cv_uplink_link(berth->uplink)) {
+        cv_uplink_close(berth->uplink, "another link has taken over");
+        return;
+    }
+    berth_withdraw(berth);
+    cv_uplink_retire(berth->uplink);
+    if (!cv_is_ok(cv_worker_timer_start(agent->worker, &berth->leaving, LEAVE_LOOK_MS)))
+        cv_uplink_close(berth->uplink, "another link has taken over");
 }
 
 /* ---- what the relay says ---- */
@@ -180,20 +244,23 @@ static void on_successor(void *arg)
     agent_on_relay_stops(arg);
 }
 
-static void on_shutdown(struct berth *berth, uint64_t after_ms)
+static void on_shutdown(struct berth *berth, uint64_t after_ms, bool is_handed_over)
 {
     struct cv_agent *agent = berth->agent;
     uint64_t random, most_ms = after_ms / 2 < SUCCESSOR_MAX_MS ? after_ms / 2 : SUCCESSOR_MAX_MS;
     if (berth->is_retiring || agent->is_stopping)
         return;
     berth->is_retiring = true;
+    berth->is_handed_over = is_handed_over;
     cv_random(&random, sizeof random);
     uint64_t delay_ms = random % (most_ms + 1);
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "relay_stops",
            "the relay is about to stop; another link takes over", CV_F_UINT("afterMs", after_ms),
-           CV_F_UINT("delayMs", delay_ms));
+           CV_F_UINT("delayMs", delay_ms), CV_F_BOOL("isHandedOver", is_handed_over),
+           CV_F_STR("relay", cv_uplink_access(berth->uplink)->relay));
     cv_uplink_retire(berth->uplink);
-    (void)cv_worker_timer_start(agent->worker, &berth->successor, delay_ms);
+    if (place_relay_stops(berth))
+        (void)cv_worker_timer_start(agent->worker, &berth->successor, delay_ms);
 }
 
 static void on_control(void *arg, const struct cv_link_control *control)
@@ -209,8 +276,9 @@ static void on_control(void *arg, const struct cv_link_control *control)
            CV_F_STR("text", control->message));
     if (control->type != CV_LINK_NOTICE)
         return;
-    if (strcmp(control->code, "shutdown") == 0) {
-        on_shutdown(berth, control->after_ms);
+    bool is_handed_over = strcmp(control->code, "handover") == 0;
+    if (is_handed_over || strcmp(control->code, "shutdown") == 0) {
+        on_shutdown(berth, control->after_ms, is_handed_over);
     } else if (is_ours && strcmp(control->code, "replaced") == 0 &&
                !agent->tunnels[index].is_replaced) {
         on_replaced(agent, &agent->tunnels[index]);
@@ -253,13 +321,17 @@ static const struct cv_uplink_ops uplink_ops = {
     .on_down = on_down,
     .on_reply = on_reply,
     .on_control = on_control,
+    .on_choose = on_choose,
+    .on_failed = on_failed,
+    .on_away = on_away,
+    .on_resumed = on_resumed,
     .on_stream = on_stream,
     .on_ended = on_ended,
 };
 
 struct cv_status berth_new(struct cv_agent *agent, struct berth **out)
 {
-    struct cv_uplink_options options = {.access = agent->options.access,
+    struct cv_uplink_options options = {.access = agent->options.accesses, /* until on_choose */
                                         .log = agent->options.log,
                                         .is_interactive = agent->options.is_interactive,
                                         .was_up = agent->was_published};
@@ -271,21 +343,33 @@ struct cv_status berth_new(struct cv_agent *agent, struct berth **out)
                             .tunnels = calloc(agent->tunnel_count, sizeof *berth->tunnels)};
     cv_timer_init(&berth->retry, on_retry, berth);
     cv_timer_init(&berth->successor, on_successor, berth);
+    cv_timer_init(&berth->trial, place_judge, berth);
+    cv_timer_init(&berth->leaving, on_leaving, berth);
     struct cv_status status =
         berth->tunnels ? cv_uplink_new(agent->worker, &options, &uplink_ops, berth, &berth->uplink)
                        : cv_status(CV_NO_MEMORY);
-    if (cv_is_ok(status))
-        *out = berth;
-    else
+    if (!cv_is_ok(status)) {
         berth_free(berth);
-    return status;
+        return status;
+    }
+    DL_APPEND(agent->berths, berth);
+    *out = berth;
+    return cv_ok();
+}
+
+void berth_stop_timers(struct berth *berth)
+{
+    struct cv_worker *worker = berth->agent->worker;
+    cv_worker_timer_stop(worker, &berth->retry);
+    cv_worker_timer_stop(worker, &berth->successor);
+    cv_worker_timer_stop(worker, &berth->trial);
+    cv_worker_timer_stop(worker, &berth->leaving);
 }
 
 void berth_free(struct berth *berth)
 {
     cv_uplink_free(&berth->uplink);
-    cv_worker_timer_stop(berth->agent->worker, &berth->retry);
-    cv_worker_timer_stop(berth->agent->worker, &berth->successor);
+    berth_stop_timers(berth);
     free(berth->tunnels);
     free(berth);
 }

@@ -125,7 +125,7 @@ static void on_dialed(void *arg, const struct cv_dial_result *result)
         refuse(carry, result->status, result->error->detail);
         return;
     }
-    size_t window = (size_t)carry->agent->options.access->config->ssh_window_bytes;
+    size_t window = (size_t)carry->agent->config->ssh_window_bytes;
     struct cv_status status = cv_splice_new(result->conn, carry->stream, true, window,
                                             on_splice_end, carry, &carry->splice);
     if (cv_is_ok(status)) {
@@ -158,7 +158,7 @@ void carry_start(struct cv_agent *agent, const struct cv_publication *publicatio
     struct cv_dial_options options = {
         .host = publication->host,
         .port = publication->port,
-        .timeout_ms = agent->options.access->config->connect_service_timeout_ms,
+        .timeout_ms = agent->config->connect_service_timeout_ms,
     };
     struct cv_status status =
         cv_dial_start(agent->worker, &options, on_dialed, carry, &carry->dial, &error);

@@ -21,6 +21,7 @@
 
 enum {
     REFUSED_MIN_MS = 10000, /* a token that was refused is not tried again before */
+    ELSEWHERE_MS = 100,     /* at most, before another relay is tried: not all agents at once */
     TELL_AFTER = 10,        /* failed tries in a row of which the person is told */
     RESUME_CAP_MS = 500,    /* between tries, while the link can still be taken up */
     RESUME_TIMEOUT_MS = 2000,
@@ -112,6 +113,15 @@ static uint64_t choose_delay(struct cv_uplink *u, const struct cv_backoff *backo
     return delay_ms < u->retry_after_ms ? u->retry_after_ms : delay_ms;
 }
 
+/* What one relay asked for is nothing to another. */
+static uint64_t elsewhere_delay(struct cv_uplink *u)
+{
+    uint64_t random;
+    cv_random(&random, sizeof random);
+    u->must_wait = false;
+    return random % ELSEWHERE_MS;
+}
+
 /* What the log and a person get to read: a sentence and a code. */
 static struct cv_error complete(struct cv_status why, const struct cv_error *error)
 {
@@ -143,7 +153,8 @@ static void rest(struct cv_uplink *u)
 }
 
 /* After the backoff was told. */
-static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
+static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv_error *error,
+                      bool is_elsewhere)
 {
     struct cv_error full = complete(why, error);
     unsigned failures = u->backoff.failures;
@@ -154,7 +165,7 @@ static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv
         end(u, why, &full);
         return;
     }
-    uint64_t delay_ms = choose_delay(u, &u->backoff, why);
+    uint64_t delay_ms = is_elsewhere ? elsewhere_delay(u) : choose_delay(u, &u->backoff, why);
     if (is_used_up) {
         rest(u);
         return;
@@ -177,8 +188,13 @@ static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv
 
 static void try_failed(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
 {
+    enum cv_uplink_next next =
+        u->ops->on_failed ? u->ops->on_failed(u->arg, why, u->retry_after_ms) : CV_UPLINK_AGAIN;
     cv_backoff_failed(&u->backoff);
-    try_later(u, why, error);
+    if (next == CV_UPLINK_GIVE_UP)
+        end(u, why, error);
+    else
+        try_later(u, why, error, next == CV_UPLINK_ELSEWHERE);
 }
 
 /* ---- the link ---- */
@@ -263,6 +279,8 @@ static void resume_later(struct cv_uplink *u, struct cv_status why, const struct
            CV_F_UINT("streams", cv_link_streams(u->link)),
            CV_F_STR("relay", u->options.access->relay), CV_F_ERROR(&full));
     start_timer(u, resume_now, delay_ms);
+    if (failures && u->ops->on_away)
+        u->ops->on_away(u->arg, cv_worker_now_ms(u->worker) - u->lost_ms);
 }
 
 void uplink_on_detached(void *arg, struct cv_status why, const struct cv_error *error)
@@ -330,6 +348,8 @@ static void on_redialed(void *arg, const struct cv_dialer_result *result)
            CV_F_STR("relay", u->options.access->relay),
            CV_F_UINT("awayMs", cv_worker_now_ms(u->worker) - u->lost_ms),
            CV_F_UINT("failures", u->resumption.failures));
+    if (u->ops->on_resumed)
+        u->ops->on_resumed(u->arg);
 }
 
 static void resume_now(void *arg)
@@ -382,7 +402,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
         end(u, cv_ok(), NULL);
     } else if (was_up) {
         cv_backoff_lost(&u->backoff, cv_worker_now_ms(u->worker));
-        try_later(u, why, error);
+        try_later(u, why, error, false);
         if (u->ops->on_down)
             u->ops->on_down(u->arg);
     } else {
@@ -435,6 +455,12 @@ static void try_now(void *arg)
     u->attempts++;
     u->began_ms = cv_worker_now_ms(u->worker);
     cv_fsm_set(&u->fsm, DIALING);
+    const struct cv_access *access = u->ops->on_choose ? u->ops->on_choose(u->arg) : NULL;
+    if (access && access != u->options.access) {
+        u->options.access = access;
+        u->relay_addr = (struct cv_addr){0};
+    }
+    u->retry_after_ms = 0;
     cv_log(u->options.log, CV_LOG_DEBUG, "agent", "connecting", "trying to reach the relay",
            CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts));
     struct cv_dialer_request request = {.subprotocol = "culvert.v1",
@@ -521,6 +547,16 @@ void cv_uplink_free(struct cv_uplink **uplink)
     cv_defer_cancel(&u->ending);
     cv_dialer_cancel(&u->dialer);
     free(u);
+}
+
+const struct cv_access *cv_uplink_access(const struct cv_uplink *u)
+{
+    return u->options.access;
+}
+
+bool cv_uplink_is_connected(const struct cv_uplink *u)
+{
+    return is_state(u, UP);
 }
 
 struct cv_link *cv_uplink_link(const struct cv_uplink *u)

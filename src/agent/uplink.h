@@ -30,6 +30,13 @@ struct cv_stream;
 struct cv_uplink;
 struct cv_worker;
 
+/* What follows a try that failed. */
+enum cv_uplink_next {
+    CV_UPLINK_AGAIN,     /* another one, after a delay */
+    CV_UPLINK_ELSEWHERE, /* another one at once, since on_choose has another relay */
+    CV_UPLINK_GIVE_UP,   /* none: on_ended */
+};
+
 struct cv_uplink_ops {
     /* The SSH session stands. `link` is valid until on_down. */
     void (*on_up)(void *arg, struct cv_link *link);
@@ -37,6 +44,15 @@ struct cv_uplink_ops {
     void (*on_down)(void *arg);
     void (*on_reply)(void *arg, uintptr_t cookie, bool is_success);
     void (*on_control)(void *arg, const struct cv_link_control *control);
+    /* Where the next try for a fresh link goes; NULL: always to the options' `access`. */
+    const struct cv_access *(*on_choose)(void *arg);
+    /* A try for a fresh link failed; the relay may have asked to be left alone for a time, else 0.
+     * NULL: always again. */
+    enum cv_uplink_next (*on_failed)(void *arg, struct cv_status why, uint64_t retry_after_ms);
+    /* The link has been without a connection for so long, and one more try to resume it failed. It
+     * goes on trying. May be NULL. */
+    void (*on_away)(void *arg, uint64_t away_ms);
+    void (*on_resumed)(void *arg); /* may be NULL */
     /* The relay opens a stream; NULL refuses. */
     void (*on_stream)(void *arg, struct cv_stream *stream, struct cv_slice host, uint32_t port);
     /* The last callback: closed as asked (CV_OK), or given up, and why. */
@@ -100,5 +116,11 @@ void cv_uplink_close(struct cv_uplink *uplink, const char *message);
 void cv_uplink_free(struct cv_uplink **uplink);
 
 struct cv_link *cv_uplink_link(const struct cv_uplink *uplink); /* NULL unless up */
+
+/* It is up, and has a connection at this moment. */
+bool cv_uplink_is_connected(const struct cv_uplink *uplink);
+
+/* The relay of the link, or of the last try. */
+const struct cv_access *cv_uplink_access(const struct cv_uplink *uplink);
 
 #endif

@@ -92,17 +92,18 @@ static struct cv_status open_all(struct cv_client *client, const struct cv_clien
     struct cv_agent_config *config = client->config;
     char state_dir[STATE_PATH_MAX];
     CV_RETURN_IF_ERROR(cv_state_dir_open(config->state_dir, state_dir, sizeof state_dir, error));
-    CV_RETURN_IF_ERROR(cv_access_init(&client->access, config, state_dir, getenv("CULVERT_TOKEN"),
-                                      &client->log, error));
+    CV_RETURN_IF_ERROR(cv_access_new_all(config, state_dir, getenv("CULVERT_TOKEN"), &client->log,
+                                         &client->accesses, &client->access_count, error));
+    client->access = cv_access_preferred(client->accesses, client->access_count);
     struct cv_status status =
-        options->is_interactive ? check_token(&client->access, error) : cv_ok();
+        options->is_interactive ? check_token(client->access, error) : cv_ok();
     if (cv_is_ok(status))
         status = cv_worker_new(0, &client->worker, error);
     if (cv_is_ok(status))
         status = watch(client);
     if (!cv_is_ok(status)) {
         cv_worker_free(&client->worker);
-        cv_access_done(&client->access);
+        cv_access_free_all(&client->accesses, client->access_count);
     }
     return status;
 }
@@ -156,7 +157,7 @@ void cv_client_end(struct cv_client *client, struct cv_status why, const struct 
 int cv_client_close(struct cv_client *client)
 {
     cv_worker_free(&client->worker);
-    cv_access_done(&client->access);
+    cv_access_free_all(&client->accesses, client->access_count);
     cv_net_done();
     cv_log_done(&client->log);
     cv_agent_config_free(&client->config);

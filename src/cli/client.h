@@ -15,7 +15,9 @@ struct cv_agent_config;
 struct cv_client {
     struct cv_agent_config *config;
     struct cv_log log;
-    struct cv_access access;
+    struct cv_access *accesses; /* to the relays of the configuration */
+    size_t access_count;
+    const struct cv_access *access; /* to the preferred one of them */
     struct cv_worker *worker;
     struct cv_timer flush; /* of the log */
     int exit_code;

@@ -280,11 +280,11 @@ static struct cv_status start_agent(struct demo *demo, struct cv_error *error)
         (void)cv_fail(error, status.id, "%s", problems.items[0].text).id;
     cv_problems_done(&problems);
     CV_RETURN_IF_ERROR(status);
-    CV_RETURN_IF_ERROR(cv_access_init(&demo->access, demo->agent_config, demo->state_dir,
+    CV_RETURN_IF_ERROR(cv_access_init(&demo->access, demo->agent_config, 0, demo->state_dir,
                                       demo->token, &demo->log, error));
     demo->has_access = true;
     struct cv_agent_options agent = {
-        .access = &demo->access, .log = &demo->log, .is_interactive = true};
+        .accesses = &demo->access, .access_count = 1, .log = &demo->log, .is_interactive = true};
     return cv_agent_new(demo->worker, &agent, &agent_ops, demo, &demo->agent, error);
 }
 

@@ -57,7 +57,7 @@ static void on_stop(void *arg)
 static int run(struct running *running, const char *listen)
 {
     static const struct cv_forward_ops ops = {.on_ready = on_ready, .on_ended = on_ended};
-    struct cv_forward_options forward = {.access = &running->client.access,
+    struct cv_forward_options forward = {.access = running->client.access,
                                          .log = &running->client.log,
                                          .listen = listen,
                                          .tunnel = running->tunnel};

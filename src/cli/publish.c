@@ -41,7 +41,8 @@ int cv_cli_run_agent(const struct cv_client_options *options, const struct cv_pa
         return exit_code;
     struct cv_agent_ops ops = {.on_published = options->is_interactive ? on_published : NULL,
                                .on_ended = on_ended};
-    struct cv_agent_options agent_options = {.access = &running.client.access,
+    struct cv_agent_options agent_options = {.accesses = running.client.accesses,
+                                             .access_count = running.client.access_count,
                                              .log = &running.client.log,
                                              .is_interactive = options->is_interactive};
     struct cv_error error = {0};

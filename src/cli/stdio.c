@@ -61,7 +61,7 @@ int cv_cli_stdio(int argc, const char *const *argv)
     running.client.arg = &running;
     struct cv_error error = {0};
     struct cv_status status =
-        cv_stdio_new(running.client.worker, &running.client.access, STDIN_FILENO, STDOUT_FILENO,
+        cv_stdio_new(running.client.worker, running.client.access, STDIN_FILENO, STDOUT_FILENO,
                      on_ended, &running, &running.stdio, &error);
     if (cv_is_ok(status)) {
         cv_client_run(&running.client);

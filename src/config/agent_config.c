@@ -17,6 +17,17 @@ const struct cv_schema cv_tunnel_schema = {
     .size = sizeof(struct cv_tunnel_config),
 };
 
+#define CV_SETTING_OWNER struct cv_server_config
+static const struct cv_setting server_settings[] = {CV_SERVER_SETTINGS(CV_SETTING_ROW)};
+#undef CV_SETTING_OWNER
+
+const struct cv_schema cv_server_schema = {
+    .name = "server",
+    .settings = server_settings,
+    .count = sizeof server_settings / sizeof *server_settings,
+    .size = sizeof(struct cv_server_config),
+};
+
 #define CV_SETTING_OWNER struct cv_agent_config
 static const struct cv_setting settings[] = {CV_AGENT_SETTINGS(CV_SETTING_ROW)};
 #undef CV_SETTING_OWNER
@@ -28,6 +39,28 @@ const struct cv_schema cv_agent_schema = {
     .size = sizeof(struct cv_agent_config),
     .origins_offset = offsetof(struct cv_agent_config, origins),
 };
+
+static const struct cv_server_config *listed(const struct cv_agent_config *config, size_t index)
+{
+    return (const struct cv_server_config *)config->servers.items + index;
+}
+
+size_t cv_agent_config_server_count(const struct cv_agent_config *config)
+{
+    return config->server || config->servers.count == 0 ? 1 : config->servers.count;
+}
+
+struct cv_server_config cv_agent_config_server(const struct cv_agent_config *config, size_t index)
+{
+    struct cv_server_config server = {.url = config->server, .weight = 1};
+    if (!config->server && index < config->servers.count)
+        server = *listed(config, index);
+    if (!server.ca_file)
+        server.ca_file = config->ca_file;
+    if (!server.host_key_fingerprint)
+        server.host_key_fingerprint = config->host_key_fingerprint;
+    return server;
+}
 
 bool cv_target_parse(struct cv_slice text, struct cv_hostport *out)
 {
@@ -139,8 +172,28 @@ static void check_tunnel(const struct check *c, size_t index)
     }
 }
 
+static void check_servers(const struct check *c)
+{
+    size_t count = c->config->servers.count;
+    if (count && c->config->server &&
+        cv_settings_origin(&cv_agent_schema, c->config, "server").kind == CV_ORIGIN_FILE)
+        complain(c, "servers", "stands beside server; a file has one of the two");
+    for (size_t i = 0; i < count; i++) {
+        const struct cv_server_config *server = listed(c->config, i);
+        if (server->host_key_fingerprint && !is_fingerprint(server->host_key_fingerprint))
+            complain(c, "servers",
+                     "[%zu].host_key_fingerprint must be SHA256: and 43 characters, as "
+                     "`ssh-keygen -l` prints it",
+                     i);
+        for (size_t j = 0; j < i && server->url; j++)
+            if (listed(c->config, j)->url && strcmp(listed(c->config, j)->url, server->url) == 0)
+                complain(c, "servers", "[%zu].url is the same as that of [%zu]", i, j);
+    }
+}
+
 static void check_all(const struct check *c)
 {
+    check_servers(c);
     for (size_t i = 0; i < c->config->tunnels.count; i++)
         check_tunnel(c, i);
     if (c->config->reconnect_initial_ms > c->config->reconnect_max_ms)

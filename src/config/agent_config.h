@@ -44,10 +44,30 @@
       "pass: the service gets the consumer's Authorization where the relay's token came in "       \
       "Culvert-Authorization instead. drop: it never does.", "drop")
 
+#define CV_SERVER_SETTINGS(X)                                                                      \
+    X(url, "url", URL, "", CV_CHOICES("wss|ws|https|http"), NULL, CV_SETTING_REQUIRED,             \
+      "The relay, as `server` has it.", "wss://one.example.org")                                   \
+    X(priority, "priority", INT, "0", CV_RANGE(0, 1000), NULL, 0,                                  \
+      "Relays with a lower number are used as long as one of them can be reached.", "1")           \
+    X(weight, "weight", INT, "1", CV_RANGE(1, 100), NULL, 0,                                       \
+      "Among relays of the same priority: this one is chosen so many times as often as one "       \
+      "with 1.", "10")                                                                             \
+    X(ca_file, "ca_file", PATH, "", CV_ANY, NULL, 0,                                               \
+      "Authorities that this relay's certificate may come from, instead of those of `ca_file` "    \
+      "beside the list.",                                                                          \
+      "/etc/culvert/one.pem")                                                                      \
+    X(host_key_fingerprint, "host_key_fingerprint", STRING, "", CV_ANY, NULL, 0,                   \
+      "This relay's host key, instead of `host_key_fingerprint` beside the list.",                 \
+      "SHA256:uNiVztksCsDhcc0u9e8BrrQHVUpHtfrVPx0SxjbnHmA")
+
 #define CV_AGENT_SETTINGS(X)                                                                       \
     X(server, "server", URL, "", CV_CHOICES("wss|ws|https|http"), NULL, 0,                         \
       "The relay. ws:// and http:// are for relays on this machine. The path is /tunnel unless "   \
       "the URL has one.", "wss://relay.example.org")                                               \
+    X(servers, "servers", RECORDS, "", .record = &cv_server_schema, NULL, 0,                       \
+      "Several relays instead of one `server`: when the one in use fails or stops, the agent "     \
+      "goes to the next. A `server` from a flag or the environment stands instead of the list.",   \
+      "")                                                                                          \
     X(token_file, "token_file", PATH, "", CV_ANY, NULL, 0,                                         \
       "File with the token, read again when it changes. CULVERT_TOKEN goes before it.",            \
       "/run/secrets/culvert-token")                                                                \
@@ -129,6 +149,11 @@
       "After so many failed tries in a row `culvert http`, `tcp` and `forward` give up, and "       \
       "`culvert agent` rests until `culvert reconnect`, a change of the network or a restart; 0 "  \
       "goes on.", "10")                                                                            \
+    X(reconnect_return_after_ms, "reconnect.return_after", DURATION, "60s",                        \
+      CV_RANGE(0, 1 * CV_DAYS), NULL, 0,                                                           \
+      "A relay of `servers` that is preferred and was away must hold a link for so long before "   \
+      "the link to another one ends.",                                                             \
+      "5m")                                                                                        \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the agent is told to stop.", "30s")        \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
@@ -143,12 +168,17 @@ struct cv_tunnel_config {
     CV_TUNNEL_SETTINGS(CV_SETTING_FIELD)
 };
 
+struct cv_server_config {
+    CV_SERVER_SETTINGS(CV_SETTING_FIELD)
+};
+
 struct cv_agent_config {
     CV_AGENT_SETTINGS(CV_SETTING_FIELD)
     struct cv_origin origins[0 CV_AGENT_SETTINGS(CV_SETTING_COUNT)];
 };
 
 extern const struct cv_schema cv_tunnel_schema;
+extern const struct cv_schema cv_server_schema;
 extern const struct cv_schema cv_agent_schema;
 
 static inline const struct cv_tunnel_config *
@@ -157,9 +187,17 @@ cv_agent_config_tunnel(const struct cv_agent_config *config, size_t index)
     return (const struct cv_tunnel_config *)config->tunnels.items + index;
 }
 
+/* How many relays there are: those of `servers`, or the one of `server` where that is set; at least
+ * 1, also when neither is. */
+size_t cv_agent_config_server_count(const struct cv_agent_config *config);
+
+/* One of them, with what stands beside the list where it says nothing itself. Its url is NULL when
+ * none is set. The strings are the configuration's. */
+struct cv_server_config cv_agent_config_server(const struct cv_agent_config *config, size_t index);
+
 /* Loads as cv_settings_load does, and checks what spans settings: tunnel names are unique, targets
- * and rules can be read, reconnect.initial is at most reconnect.max, the fingerprint has the form
- * SHA256:<43 characters>. A server is not demanded, since a flag may come later in the caller's
+ * and rules can be read, reconnect.initial is at most reconnect.max, fingerprints have the form
+ * SHA256:<43 characters>, a file has either `server` or `servers`. A server is not demanded, since a flag may come later in the caller's
  * logic. On any problem *config is NULL and `problems` says all of them; CV_CONFIG, CV_IO or
  * CV_NO_MEMORY. */
 struct cv_status cv_agent_config_load(const struct cv_config_sources *sources,

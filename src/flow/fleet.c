@@ -51,9 +51,9 @@ bool cv_fleet_better(const struct cv_fleet *fleet, size_t mine, uint64_t now_ms,
     const struct cv_fleet_server *me = &fleet->servers[mine], *best = NULL;
     for (size_t i = 0; i < fleet->count; i++) {
         const struct cv_fleet_server *s = &fleet->servers[i];
-        bool is_better = s->priority < me->priority ||
-                         (s->priority == me->priority && s->links + 1 < me->links);
-        if (is_better && (!best || is_before(s, best, now_ms)))
+        bool is_better =
+            s->priority < me->priority || (s->priority == me->priority && s->links + 1 < me->links);
+        if (is_better && s->rest_until_ms <= now_ms && (!best || is_before(s, best, now_ms)))
             best = s;
     }
     if (best)
@@ -66,11 +66,14 @@ void cv_fleet_failed(struct cv_fleet *fleet, size_t server, uint64_t now_ms,
 {
     uint64_t ms = retry_after_ms > CV_FLEET_BAD_MS ? retry_after_ms : CV_FLEET_BAD_MS;
     fleet->servers[server].bad_until_ms = now_ms + ms;
+    if (retry_after_ms)
+        fleet->servers[server].rest_until_ms = now_ms + retry_after_ms;
 }
 
 void cv_fleet_up(struct cv_fleet *fleet, size_t server)
 {
     fleet->servers[server].bad_until_ms = 0;
+    fleet->servers[server].rest_until_ms = 0;
 }
 
 bool cv_fleet_has_good(const struct cv_fleet *fleet, uint64_t now_ms)

@@ -20,6 +20,7 @@ struct cv_fleet_server {
     unsigned priority, weight; /* weight > 0 */
     unsigned links;            /* that go there, or are to */
     uint64_t bad_until_ms;     /* 0: nothing is known against it */
+    uint64_t rest_until_ms;    /* it asked to be left alone so long */
 };
 
 struct cv_fleet {
@@ -33,8 +34,8 @@ size_t cv_fleet_choose(const struct cv_fleet *fleet, uint64_t now_ms, uint64_t r
 
 /* A server where the link that is at `mine` would rather be: of a better priority, or of the same
  * one with at least two links less (one less would be the same after the move). Those that failed
- * are not left out, since trying is the way to learn that they are back; but one that did not goes
- * before. False when there is none. */
+ * are not left out, since trying is the way to learn that they are back, unless they asked to be
+ * left alone; but one that did not goes before. False when there is none. */
 bool cv_fleet_better(const struct cv_fleet *fleet, size_t mine, uint64_t now_ms, size_t *better);
 
 /* A try there failed, it stops, or asks to be left alone for `retry_after_ms` (0: it does not). */

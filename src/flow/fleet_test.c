@@ -75,9 +75,8 @@ static void with_nothing_else_failed_ones_take_turns(void **state)
 static void a_better_place_has_priority_or_fewer_links(void **state)
 {
     (void)state;
-    struct cv_fleet_server servers[] = {{.weight = 1},
-                                        {.weight = 1, .links = 1},
-                                        {.priority = 1, .weight = 1, .links = 1}};
+    struct cv_fleet_server servers[] = {
+        {.weight = 1}, {.weight = 1, .links = 1}, {.priority = 1, .weight = 1, .links = 1}};
     struct cv_fleet fleet = {servers, 3};
     size_t better = 9;
     assert_true(cv_fleet_better(&fleet, 2, 0, &better));
@@ -97,6 +96,21 @@ static void a_better_place_has_priority_or_fewer_links(void **state)
     assert_int_equal(better, 0);
 }
 
+static void who_asked_to_be_left_alone_is_no_better_place(void **state)
+{
+    (void)state;
+    struct cv_fleet_server servers[] = {{.weight = 1}, {.priority = 1, .weight = 1, .links = 1}};
+    struct cv_fleet fleet = {servers, 2};
+    size_t better = 9;
+    cv_fleet_failed(&fleet, 0, 100, 60000);
+    assert_false(cv_fleet_better(&fleet, 1, 60099, &better));
+    assert_true(cv_fleet_better(&fleet, 1, 60100, &better));
+    assert_int_equal(better, 0);
+    cv_fleet_failed(&fleet, 0, 100, 60000);
+    cv_fleet_up(&fleet, 0);
+    assert_true(cv_fleet_better(&fleet, 1, 101, &better));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -105,6 +119,7 @@ int main(void)
         cmocka_unit_test(a_failed_one_is_passed_over_for_its_time),
         cmocka_unit_test(with_nothing_else_failed_ones_take_turns),
         cmocka_unit_test(a_better_place_has_priority_or_fewer_links),
+        cmocka_unit_test(who_asked_to_be_left_alone_is_no_better_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,7 +76,9 @@ void session_notice(struct cv_session *session, const char *code, const char *tu
 void cv_session_announce_shutdown(struct cv_session *session, uint64_t after_ms)
 {
     session->shutdown_due_ms = cv_worker_now_ms(session->worker->worker) + after_ms;
-    session_notice(session, "shutdown", "", cv_status_text(CV_SHUTTING_DOWN), after_ms);
+    bool is_handed_over = atomic_load(&session->worker->relay->is_handed_over);
+    session_notice(session, is_handed_over ? "handover" : "shutdown", "",
+                   cv_status_text(CV_SHUTTING_DOWN), after_ms);
 }
 
 static bool refuse(struct cv_session *session, struct cv_slice name, const char *why)
