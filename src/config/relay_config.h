@@ -185,6 +185,25 @@
       "Requests of a user that may wait for a stream.", "200")                                     \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
+    X(audit_enabled, "audit.enabled", BOOL, "true", CV_ANY, NULL, 0,                               \
+      "Keep an audit log: who connected, asked, was refused, changed what (docs/audit.md).",       \
+      "false")                                                                                     \
+    X(audit_file, "audit.file", PATH, "", CV_ANY, NULL, 0,                                         \
+      "Its file; without it audit-ADDRESS.jsonl in the state folder, ADDRESS being the first of "  \
+      "`listen`.",                                                                                 \
+      "/var/log/culvert/audit.jsonl")                                                              \
+    X(audit_events, "audit.events", LIST, "link,auth,forward,limit,admin",                         \
+      CV_CHOICES("link|auth|forward|limit|admin"), NULL, 0,                                        \
+      "Which kinds of records it has.", "link,auth,limit,admin")                                   \
+    X(audit_fsync, "audit.fsync", ENUM, "interval", CV_CHOICES("always|interval|never"), NULL, 0,  \
+      "When records are sure to survive a power cut: with each batch of them, within a second, or" \
+      " when the system has written them. No request waits for any of it.", "always")              \
+    X(audit_max_bytes, "audit.max_size", SIZE, "64MiB", CV_RANGE(0, 1 * CV_TIB), NULL, 0,          \
+      "A larger file is renamed, to .1, .2 and so on, and a new one goes on with its chain; 0 "    \
+      "never.",                                                                                    \
+      "1GiB")                                                                                      \
+    X(audit_keep, "audit.keep", INT, "16", CV_RANGE(0, 100000), NULL, 0,                           \
+      "Renamed files that are kept, the oldest go; 0 keeps all.", "100")                           \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
       0, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \

@@ -59,6 +59,8 @@ struct exchange {
     uint64_t service_paused_ms; /* of the link, when service_due_ms was set … */
     uint64_t total_paused_ms;   /* … and total_due_ms */
     uint64_t body_received;
+    uint64_t answered;       /* bytes from the service, its head included */
+    const char *method;      /* for the audit log: a literal */
     const char *prefix_name; /* tunnel's name on the path form, else NULL */
     int status;              /* of the final answer, 0 before */
     unsigned tries;

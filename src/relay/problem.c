@@ -2,6 +2,7 @@
 #include "base/json.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <inttypes.h>
@@ -147,6 +148,24 @@ static struct cv_status judge_body(struct cv_consumer *c)
     return is_fault ? status : cv_ok();
 }
 
+/* What was forwarded is recorded with its end, who could not say who he is as auth_failed. */
+static void audit_refused(const struct cv_consumer *c, enum cv_status_id id)
+{
+    char peer[CV_ADDR_TEXT_LEN];
+    bool is_limit = id == CV_RATE_LIMITED || id == CV_QUEUE_FULL || id == CV_CHANNEL_LIMIT;
+    const struct cv_log_field fields[] = {
+        CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL),
+        CV_F_STR("client", cv_addr_format_ip(&c->peer, peer)),
+        CV_F_STR("requestId", c->x.id),
+        CV_F_STR("reason", cv_status_name(id)),
+        CV_F_INT("status", cv_status_http(id)),
+        {.kind = CV_LOG_FIELD_END}};
+    if (is_limit)
+        cv_audit_put(c->worker->record, CV_AUDIT_LIMIT, fields);
+    else if (c->x.identity && !c->x.is_counted)
+        cv_audit_put(c->worker->record, CV_AUDIT_REFUSED, fields);
+}
+
 void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
                     const char *detail, bool is_reusable)
 {
@@ -163,6 +182,7 @@ void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop
         is_reusable = false;
     }
     log_answer(c, id, hop, detail);
+    audit_refused(c, id);
     char *body = problem_json(c, id, hop, detail);
     struct own_answer answer = {
         .status = cv_status_http(id),

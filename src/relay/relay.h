@@ -12,6 +12,8 @@
 
 #include <stdatomic.h>
 
+struct cv_audit;
+struct cv_audit_queue;
 struct cv_auth_policy;
 struct cv_cidr;
 struct cv_consumer;
@@ -42,6 +44,8 @@ struct cv_relay_socket {
 struct cv_relay {
     const struct cv_relay_config *config;
     struct cv_log *log;
+    struct cv_audit *audit;        /* NULL: none is kept */
+    struct cv_audit_queue *record; /* of the main thread */
     struct cv_registry *registry;
     struct cv_keysource *keys;
     struct cv_auth_policy *auth_policy;
@@ -68,6 +72,7 @@ struct cv_relay_worker {
     struct cv_relay *relay;
     struct cv_worker *worker;
     unsigned index;
+    struct cv_audit_queue *record; /* this thread's; NULL: no audit log */
     struct cv_token_cache *tokens;
     struct cv_consumer *consumers; /* utlist DL: connections of consumers on this worker */
     atomic_uint consumer_count;
@@ -77,6 +82,9 @@ struct cv_relay_worker {
     atomic_uint moved_count;  /* of them, those whose agents have a link elsewhere by now */
     atomic_uint stream_count; /* of those links: in use or waited for */
     uint64_t next_request;    /* for request ids: instance, worker, number */
+    uint64_t failures_second; /* failed authentications in the audit log: of this second … */
+    unsigned failures_recorded;
+    uint64_t failures_suppressed; /* … and since the last one that is in it */
     struct cv_fetch *key_fetch;
     struct cv_timer tick; /* first worker: housekeeping */
     uint64_t expire_due_ms;

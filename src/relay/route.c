@@ -16,6 +16,7 @@
 #include "relay/consumer_private.h"
 #include "relay/keys.h"
 #include "relay/session.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <inttypes.h>
@@ -24,7 +25,7 @@
 
 #define TRY CV_RETURN_IF_ERROR
 
-enum { KEYS_WAIT_MS = 5000 };
+enum { KEYS_WAIT_MS = 5000, AUDIT_FAILURES_PER_SECOND = 50 };
 
 void route_make_id(struct cv_consumer *c)
 {
@@ -62,11 +63,52 @@ static struct cv_status find_token(const struct cv_consumer *c, struct cv_slice 
     return cv_status(token->len ? CV_OK : CV_AUTH_MISSING);
 }
 
+/* Whoever has no token can fail as often as the network lets it: the log must not be all that. */
+static bool admit_failure(struct cv_relay_worker *worker, uint64_t *suppressed)
+{
+    uint64_t second = cv_worker_now_ms(worker->worker) / 1000;
+    if (second != worker->failures_second) {
+        worker->failures_second = second;
+        worker->failures_recorded = 0;
+    }
+    if (worker->failures_recorded >= AUDIT_FAILURES_PER_SECOND) {
+        worker->failures_suppressed++;
+        return false;
+    }
+    worker->failures_recorded++;
+    *suppressed = worker->failures_suppressed;
+    worker->failures_suppressed = 0;
+    return true;
+}
+
+/* A request for a tunnel is in the audit log once: with its end (exchange.c), or as refused. */
+static void audit_auth_ok(const struct cv_consumer *c, const char *what)
+{
+    char peer[CV_ADDR_TEXT_LEN];
+    cv_audit(c->worker->record, AUTH_OK, CV_F_STR("userId", c->x.identity->subject),
+             CV_F_STR("client", cv_addr_format_ip(&c->peer, peer)), CV_F_STR("requestId", c->x.id),
+             CV_F_STR("what", what),
+             CV_F_STR("jti", c->x.identity->jti[0] ? c->x.identity->jti : NULL));
+}
+
+static void audit_auth_failed(const struct cv_consumer *c, struct cv_status status,
+                              const char *peer)
+{
+    struct cv_audit_queue *record = c->worker->record;
+    uint64_t suppressed = 0;
+    if (cv_audit_is_on(record, CV_AUDIT_AUTH_FAILED) && admit_failure(c->worker, &suppressed))
+        cv_audit(record, AUTH_FAILED, CV_F_STR("reason", cv_auth_result_name(status.id)),
+                 CV_F_STR("client", peer), CV_F_STR("requestId", c->x.id),
+                 CV_F_UINT("notRecorded", suppressed));
+}
+
 static void log_auth(const struct cv_consumer *c, struct cv_status status, const char *detail)
 {
     struct cv_log *log = c->worker->relay->log;
     char peer[CV_ADDR_TEXT_LEN];
     cv_addr_format_ip(&c->peer, peer);
+    if (!cv_is_ok(status))
+        audit_auth_failed(c, status, peer);
     if (cv_is_ok(status))
         cv_log(log, CV_LOG_DEBUG, "auth", "auth_ok", "token accepted",
                CV_F_STR("userId", c->x.identity->subject), CV_F_STR("client", peer),
@@ -247,6 +289,7 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
     }
     if (!authenticate(c))
         return;
+    audit_auth_ok(c, "link");
     status = cv_ws_choose_protocol(cv_http_join(&c->head, "Sec-WebSocket-Protocol", joined),
                                    supported, 2, &protocol);
     if (!cv_is_ok(status) || !protocol.len) {
@@ -427,8 +470,10 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
 
 static void serve_diagnostics(struct cv_consumer *c)
 {
-    if (authenticate(c))
-        pages_diagnostics(c);
+    if (!authenticate(c))
+        return;
+    audit_auth_ok(c, "api");
+    pages_diagnostics(c);
 }
 
 void route_request(struct cv_consumer *c)

@@ -15,6 +15,7 @@
 #include "proto/ssh/ssh.h"
 #include "relay/bridge.h"
 #include "relay/session_private.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <stdio.h>
@@ -183,6 +184,23 @@ static void take_identity(struct cv_session *session, struct cv_identity *identi
     arm_expiry(session);
 }
 
+static void audit_link(struct cv_session *session, enum cv_audit_event event,
+                       const struct cv_addr *peer)
+{
+    char id[33], client[CV_ADDR_TEXT_LEN];
+    struct cv_audit_queue *record = session->worker->record;
+    if (!cv_audit_is_on(record, event))
+        return;
+    cv_hex_encode(cv_slice(session->link_id, sizeof session->link_id), id);
+    const struct cv_log_field fields[] = {
+        CV_F_STR("userId", session->identity->subject),
+        CV_F_STR("linkId", id),
+        CV_F_STR("client", cv_addr_format_ip(peer, client)),
+        CV_F_STR("jti", session->identity->jti[0] ? session->identity->jti : NULL),
+        {.kind = CV_LOG_FIELD_END}};
+    cv_audit_put(record, event, fields);
+}
+
 struct cv_status cv_session_resume(struct cv_session *session, const struct cv_link_claim *claim,
                                    struct cv_conn *conn, struct cv_identity *identity,
                                    struct cv_slice early)
@@ -197,6 +215,7 @@ struct cv_status cv_session_resume(struct cv_session *session, const struct cv_l
            "the agent is back on its link", CV_F_STR("userId", session->user_id),
            CV_F_UINT("detachedMs", paused_ms), CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("counter", claim->counter));
+    audit_link(session, CV_AUDIT_RESUME, cv_conn_peer_addr(conn));
     take_identity(session, identity);
     session_say_again(session);
     cv_pool_on_capacity(&session->pool);
@@ -221,6 +240,13 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
            CV_F_UINT("bytesIn", cv_link_bytes_in(session->link)),
            CV_F_UINT("bytesOut", cv_link_bytes_out(session->link)),
            CV_F_UINT("durationMs", now_ms - session->since_ms));
+    char id[33];
+    cv_hex_encode(cv_slice(session->link_id, sizeof session->link_id), id);
+    cv_audit(worker->record, DISCONNECT, CV_F_STR("userId", session->identity->subject),
+             CV_F_STR("linkId", id), CV_F_STR("reason", cv_status_name(why.id)),
+             CV_F_UINT("bytesIn", cv_link_bytes_in(session->link)),
+             CV_F_UINT("bytesOut", cv_link_bytes_out(session->link)),
+             CV_F_UINT("durationMs", now_ms - session->since_ms));
     session->link = NULL;
     cv_worker_timer_stop(worker->worker, &session->expiry);
     cv_registry_remove_link(relay->registry, session);
@@ -307,6 +333,7 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     cv_pool_init(&session->pool, session);
     cv_timer_init(&session->expiry, on_expiry, session);
     struct cv_link_options options = link_options(worker->relay, is_culvert, link_id);
+    struct cv_addr peer = *cv_conn_peer_addr(conn);
     struct cv_status status = cv_registry_add_link(worker->relay->registry, session);
     if (cv_is_ok(status))
         status = cv_link_new(worker->worker, conn, &options, early, &link_ops, session,
@@ -318,6 +345,7 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     }
     DL_APPEND(worker->sessions, session);
     (void)atomic_fetch_add_explicit(&worker->session_count, 1, memory_order_relaxed);
+    audit_link(session, CV_AUDIT_CONNECT, &peer);
     arm_expiry(session);
     return cv_ok();
 }
