@@ -131,6 +131,18 @@ bool cv_addr_is_loopback(const struct cv_addr *addr)
     return IN6_IS_ADDR_LOOPBACK(&addr->v6.sin6_addr);
 }
 
+size_t cv_addr_network(const struct cv_addr *addr, uint8_t out[9])
+{
+    if (addr->len == 0)
+        return 0;
+    bool is_v4 = addr->any.sa_family == AF_INET;
+    size_t len = is_v4 ? 4 : 8;
+    out[0] = is_v4 ? 4 : 6;
+    memcpy(out + 1, is_v4 ? (const void *)&addr->v4.sin_addr : (const void *)&addr->v6.sin6_addr,
+           len);
+    return len + 1;
+}
+
 bool cv_addr_is_any(const struct cv_addr *addr)
 {
     if (addr->len == 0)

@@ -35,7 +35,7 @@ static void audit_forward(const struct cv_consumer *c)
         return;
     const struct cv_log_field fields[] = {
         CV_F_STR("userId", x->identity->subject),
-        CV_F_STR("client", cv_addr_format_ip(&c->peer, peer)),
+        CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
         CV_F_STR("requestId", x->id),
         CV_F_STR("tunnel", x->route.spec->name),
         CV_F_STR("method", x->method),

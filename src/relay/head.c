@@ -47,8 +47,10 @@ struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out
         return cv_ok();
     TRY(cv_http_write_field(out, cv_slice_str("Access-Control-Allow-Origin"),
                             *cv_http_find(&c->head, "Origin")));
-    return cv_http_write_field_str(out, "Access-Control-Expose-Headers",
-                                   "X-Request-Id, Retry-After, Location");
+    return cv_http_write_field_str(
+        out, "Access-Control-Expose-Headers",
+        "X-Request-Id, Retry-After, Location, RateLimit, RateLimit-Policy, "
+        "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset");
 }
 
 /* ---- request ---- */
@@ -356,6 +358,10 @@ static struct cv_status write_response(struct cv_consumer *c, const struct cv_ht
     else if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), now))
         TRY(cv_http_write_field_str(out, "Date", now));
     TRY(head_write_cors(c, out));
+    /* The service may have limits of its own: the standard field is a list that both stand in, the
+     * established ones can say only one thing. */
+    TRY(cv_quota_write(&c->x.quota, !cv_http_find(head, "X-RateLimit-Limit"),
+                       cv_worker_wall_seconds(c->worker->worker), out));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (head->status == 101) {
         TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));

@@ -62,6 +62,7 @@ static struct cv_status write_own(struct cv_consumer *c, const struct own_answer
     TRY(write_browser_rules(c, out));
     if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), date))
         TRY(cv_http_write_field_str(out, "Date", date));
+    TRY(cv_quota_write(&c->x.quota, true, cv_worker_wall_seconds(c->worker->worker), out));
     if (c->x.id[0])
         TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (!answer->is_reusable)
@@ -106,7 +107,9 @@ static const char *extra_for(const struct cv_consumer *c, enum cv_status_id id, 
         return "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
     case 429:
     case 503:
-        return "Retry-After: 1\r\n";
+        (void)snprintf(line, 128, "Retry-After: %u\r\n",
+                       c->x.retry_after_s ? c->x.retry_after_s : 1);
+        return line;
     case 405:
         /* RFC 9110 §15.5.6. CONNECT and TRACE are refused everywhere, the rest on pages alone. */
         return c->head.is_connect || cv_slice_is(c->head.method, "TRACE") ? PROBLEM_ALLOW
@@ -127,7 +130,7 @@ static void log_answer(const struct cv_consumer *c, enum cv_status_id id, enum c
     cv_log_limited(log, level, "http", "request_refused", cv_status_text(id),
                    CV_F_STR("correlationId", c->x.id), CV_F_STATUS(cv_status(id)),
                    CV_F_STR("hop", cv_hop_name(hop)), CV_F_STR("detail", detail),
-                   CV_F_STR("client", cv_addr_format_ip(&c->peer, peer)),
+                   CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
                    CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL));
 }
 
@@ -155,7 +158,7 @@ static void audit_refused(const struct cv_consumer *c, enum cv_status_id id)
     bool is_limit = id == CV_RATE_LIMITED || id == CV_QUEUE_FULL || id == CV_CHANNEL_LIMIT;
     const struct cv_log_field fields[] = {
         CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL),
-        CV_F_STR("client", cv_addr_format_ip(&c->peer, peer)),
+        CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
         CV_F_STR("requestId", c->x.id),
         CV_F_STR("reason", cv_status_name(id)),
         CV_F_INT("status", cv_status_http(id)),

@@ -22,6 +22,7 @@
 #include "proto/ssh/host_key.h"
 #include "relay/consumer.h"
 #include "relay/keys.h"
+#include "relay/limits.h"
 #include "relay/registry.h"
 #include "relay/session_private.h"
 #include "relay/sockets.h"
@@ -281,6 +282,7 @@ static void relay_free(struct cv_relay *relay)
     free(relay->workers);
     free(relay->sockets);
     cv_registry_free(&relay->registry);
+    cv_limits_free(&relay->limits);
     cv_keysource_free(&relay->keys);
     cv_tls_server_free(&relay->tls);
     cv_ssh_host_key_free(&relay->host_key);
@@ -299,6 +301,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     cv_random(instance, sizeof instance);
     cv_hex_encode(cv_slice(instance, sizeof instance), relay->instance);
     CV_RETURN_IF_ERROR(cv_registry_new(&relay->registry));
+    CV_RETURN_IF_ERROR(cv_limits_new(config, &relay->limits));
     CV_RETURN_IF_ERROR(open_policy(relay, error));
     CV_RETURN_IF_ERROR(open_keys(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_host_key(relay, state_dir, error));

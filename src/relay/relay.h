@@ -19,6 +19,7 @@ struct cv_cidr;
 struct cv_consumer;
 struct cv_fetch;
 struct cv_keysource;
+struct cv_limits;
 struct cv_listener;
 struct cv_log;
 struct cv_registry;
@@ -47,6 +48,7 @@ struct cv_relay {
     struct cv_audit *audit;        /* NULL: none is kept */
     struct cv_audit_queue *record; /* of the main thread */
     struct cv_registry *registry;
+    struct cv_limits *limits;
     struct cv_keysource *keys;
     struct cv_auth_policy *auth_policy;
     struct cv_ssh_host_key *host_key;

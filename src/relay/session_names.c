@@ -9,6 +9,7 @@
  */
 #include "base/digest.h"
 #include "config/relay_config.h"
+#include "relay/limits.h"
 #include "relay/session_private.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
@@ -278,7 +279,7 @@ bool session_publish(struct cv_session *session, struct cv_slice name, uint32_t 
         return refuse(session, name, "the token is not valid for this tunnel");
     if (!publishes_anything(session) &&
         cv_registry_user_sessions(relay->registry, &session->user_key) >=
-            relay->config->limits_max_links_per_user)
+            cv_limits_tier(relay->limits, session->identity)->links)
         return refuse(session, name, "too many links of this user");
     struct session_tunnel *tunnel = find_tunnel(session, name);
     enum cv_tunnel_kind kind = port == 80 ? CV_TUNNEL_HTTP : CV_TUNNEL_TCP;
