@@ -380,12 +380,14 @@ static void on_up_open(void *arg, bool is_reused)
 {
     struct cv_consumer *c = arg;
     (void)is_reused;
-    if (c->x.is_continue_due) {
-        c->x.is_continue_due = false;
-        /* Nobody has to wait for it (RFC 9110 §10.1.1): all of it, or nothing. */
+    /* Who has begun to send content does not wait (RFC 9110 §10.1.1). */
+    bool is_coming = c->x.body_received || cv_buf_len(&c->in) || cv_http_parser_rest(c->parser).len;
+    if (c->x.is_continue_due && !is_coming) {
+        /* Nobody has to wait for it: all of it, or nothing. */
         (void)cv_buf_append_str(cv_port_out(&c->port), "HTTP/1.1 100 Continue\r\n\r\n");
         cv_port_flush(&c->port);
     }
+    c->x.is_continue_due = false;
     send_request(c);
 }
 
