@@ -30,7 +30,7 @@ struct cv_takeover;
 struct cv_tls_server;
 struct cv_token_cache;
 
-enum { CV_RELAY_WORKERS_MAX = 256, CV_RELAY_LISTENERS_MAX = 16 };
+enum { CV_RELAY_WORKERS_MAX = 256, CV_RELAY_LISTENERS_MAX = 16, CV_RELAY_RANDOM_BYTES = 1536 };
 
 /* A listening socket on one of the workers. */
 struct cv_relay_socket {
@@ -87,6 +87,9 @@ struct cv_relay_worker {
     uint64_t failures_second; /* failed authentications in the audit log: of this second … */
     unsigned failures_recorded;
     uint64_t failures_suppressed; /* … and since the last one that is in it */
+    uint8_t random[CV_RELAY_RANDOM_BYTES]; /* for trace ids, which need not be secret: one system
+                                              call for many requests */
+    size_t random_left;                    /* unused, at the end */
     struct cv_fetch *key_fetch;
     struct cv_timer tick; /* first worker: housekeeping */
     uint64_t expire_due_ms;

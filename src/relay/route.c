@@ -5,6 +5,7 @@
  */
 #include "auth/auth.h"
 #include "base/digest.h"
+#include "base/digits.h"
 #include "config/relay_config.h"
 #include "net/conn.h"
 #include "proto/http/http_parser.h"
@@ -29,8 +30,15 @@ enum { KEYS_WAIT_MS = 5000, AUDIT_FAILURES_PER_SECOND = 50 };
 
 void route_make_id(struct cv_consumer *c)
 {
-    (void)snprintf(c->x.id, sizeof c->x.id, "%s-%x-%" PRIx64, c->worker->relay->instance,
-                   c->worker->index, ++c->worker->next_request);
+    char *at = c->x.id;
+    size_t len = strlen(c->worker->relay->instance);
+    memcpy(at, c->worker->relay->instance, len);
+    at += len;
+    *at++ = '-';
+    at += cv_digits_hex(at, c->worker->index);
+    *at++ = '-';
+    at += cv_digits_hex(at, ++c->worker->next_request);
+    *at = '\0';
 }
 
 /* ---- token ---- */
@@ -106,6 +114,8 @@ static void log_auth(const struct cv_consumer *c, struct cv_status status, const
 {
     struct cv_log *log = c->worker->relay->log;
     char peer[CV_ADDR_TEXT_LEN];
+    if (cv_is_ok(status) && !cv_log_is_on(log, CV_LOG_DEBUG))
+        return;
     cv_addr_format_ip(&c->client, peer);
     if (!cv_is_ok(status))
         audit_auth_failed(c, status, peer);
