@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOG_FLUSH_MS = 1000 };
+enum { LOG_FLUSH_MS = 1000, STATE_PATH_MAX = 4096 };
 
 bool cv_client_override(struct cv_parsed *parsed, const char *key, const char *value,
                         const char *where)
@@ -57,11 +57,19 @@ static struct cv_status check_token(const struct cv_access *access, struct cv_er
     return status;
 }
 
+/* An agent at rest does not wake up for a log that is written out. */
+static void on_log_behind(void *arg)
+{
+    struct cv_client *client = arg;
+    if (!cv_timer_is_running(&client->flush))
+        (void)cv_worker_timer_start(client->worker, &client->flush, LOG_FLUSH_MS);
+}
+
 static void on_flush(void *arg)
 {
     struct cv_client *client = arg;
-    cv_log_flush(&client->log);
-    (void)cv_worker_timer_start(client->worker, &client->flush, LOG_FLUSH_MS);
+    if (!cv_log_flush(&client->log))
+        on_log_behind(client);
 }
 
 static void on_signal(void *arg, int signo)
@@ -83,18 +91,18 @@ static struct cv_status watch(struct cv_client *client)
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
         CV_RETURN_IF_ERROR(cv_worker_on_signal(client->worker, signals[i], on_signal, client));
     cv_timer_init(&client->flush, on_flush, client);
-    return cv_worker_timer_start(client->worker, &client->flush, LOG_FLUSH_MS);
+    cv_log_on_behind(&client->log, on_log_behind, client);
+    return cv_ok();
 }
 
 static struct cv_status open_all(struct cv_client *client, const struct cv_client_options *options,
                                  struct cv_error *error)
 {
     struct cv_agent_config *config = client->config;
-    CV_RETURN_IF_ERROR(
-        cv_state_dir_open(config->state_dir, client->state_dir, sizeof client->state_dir, error));
-    CV_RETURN_IF_ERROR(cv_access_new_all(config, client->state_dir, getenv("CULVERT_TOKEN"),
-                                         &client->log, &client->accesses, &client->access_count,
-                                         error));
+    char state_dir[STATE_PATH_MAX];
+    CV_RETURN_IF_ERROR(cv_state_dir_open(config->state_dir, state_dir, sizeof state_dir, error));
+    CV_RETURN_IF_ERROR(cv_access_new_all(config, state_dir, getenv("CULVERT_TOKEN"), &client->log,
+                                         &client->accesses, &client->access_count, error));
     client->access = cv_access_preferred(client->accesses, client->access_count);
     struct cv_status status =
         options->is_interactive ? check_token(client->access, error) : cv_ok();
@@ -103,6 +111,7 @@ static struct cv_status open_all(struct cv_client *client, const struct cv_clien
     if (cv_is_ok(status))
         status = watch(client);
     if (!cv_is_ok(status)) {
+        cv_log_on_behind(&client->log, NULL, NULL);
         cv_worker_free(&client->worker);
         cv_access_free_all(&client->accesses, client->access_count);
     }
@@ -157,6 +166,7 @@ void cv_client_end(struct cv_client *client, struct cv_status why, const struct 
 
 int cv_client_close(struct cv_client *client)
 {
+    cv_log_on_behind(&client->log, NULL, NULL);
     cv_worker_free(&client->worker);
     cv_access_free_all(&client->accesses, client->access_count);
     cv_net_done();

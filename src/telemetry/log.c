@@ -89,7 +89,7 @@ struct cv_status cv_log_init(struct cv_log *log, const struct cv_log_options *op
 
 void cv_log_done(struct cv_log *log)
 {
-    cv_log_flush(log);
+    (void)cv_log_flush(log);
     cv_buf_done(&log->backlog);
     if (log->is_fd_ours)
         (void)close(log->fd);
@@ -299,17 +299,28 @@ void cv_log_write(struct cv_log *log, enum cv_log_level level, bool is_limited,
         write_line(log, &line);
     else
         keep(log, line.text, line.len);
+    bool is_behind = cv_buf_len(&log->backlog) > 0;
     (void)pthread_mutex_unlock(&log->lock);
+    if (is_behind && log->on_behind)
+        log->on_behind(log->behind_arg);
     errno = saved_errno;
 }
 
-void cv_log_flush(struct cv_log *log)
+bool cv_log_flush(struct cv_log *log)
 {
     (void)pthread_mutex_lock(&log->lock);
     bool is_clear = flush_backlog(log);
     if (is_clear && log->dropped_unsaid)
         tell_dropped(log);
+    is_clear = cv_buf_len(&log->backlog) == 0;
     (void)pthread_mutex_unlock(&log->lock);
+    return is_clear;
+}
+
+void cv_log_on_behind(struct cv_log *log, void (*on_behind)(void *arg), void *arg)
+{
+    log->on_behind = on_behind;
+    log->behind_arg = arg;
 }
 
 uint64_t cv_log_count(const struct cv_log *log, enum cv_log_level level)

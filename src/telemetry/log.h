@@ -144,6 +144,8 @@ struct cv_log {
     uint64_t (*realtime_ms)(void *arg);
     uint64_t (*monotonic_ms)(void *arg);
     void *clock_arg;
+    void (*on_behind)(void *arg);
+    void *behind_arg;
     pthread_mutex_t lock; /* backlog, dropped_unsaid, limits, the order of lines */
     struct cv_buf backlog;
     uint64_t dropped_unsaid; /* dropped since the last line that said so */
@@ -205,8 +207,14 @@ void cv_log_write(struct cv_log *log, enum cv_log_level level, bool is_limited,
                   const char *component, const char *event, const char *message,
                   const struct cv_log_field *fields);
 
-/* Tries to write what waits in the backlog. For a timer of about a second on one worker. */
-void cv_log_flush(struct cv_log *log);
+/* Tries to write what waits in the backlog. For a timer of about a second on one worker. False: the
+ * reader is still too slow, something waits on. */
+bool cv_log_flush(struct cv_log *log);
+
+/* For a process whose lines all come from one thread and that does not want to wake up for nothing:
+ * `on_behind` is called, on that thread and behind each line that was not written at once; start a
+ * timer for cv_log_flush then. It must not log. NULL ends it. */
+void cv_log_on_behind(struct cv_log *log, void (*on_behind)(void *arg), void *arg);
 
 /* For tunnel_log_messages_total and the like. */
 uint64_t cv_log_count(const struct cv_log *log, enum cv_log_level level); /* lines made */
