@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-for folder in ("e2e", "conformance", "adversarial", "interop"):
+for folder in ("e2e", "conformance", "adversarial", "interop", "resilience"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 import culvert  # noqa: E402
 from culvert import World  # noqa: E402
 from scene import Scene  # noqa: E402
 
-pytest_plugins = ["clauses_plugin", "rows_plugin", "interop_plugin"]
+pytest_plugins = ["clauses_plugin", "rows_plugin", "interop_plugin", "figures_plugin"]
 DEFAULT_WORKERS = int(os.environ.get("CULVERT_TEST_WORKERS", "2"))
 
 

@@ -2,7 +2,6 @@
 """A stream survives the loss of the connection below it: not a byte is lost or doubled, consumers
 see a pause and nothing else; and where it cannot survive, it ends honestly and in time."""
 import hashlib
-import itertools
 import random
 import re
 import signal
@@ -12,11 +11,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import sse
 from chaos import Chaos
 from client import Client
 from culvert import wait_for
 from service import Gone
+from streams import Load
 
 MIB = 1 << 20
 
@@ -51,118 +50,6 @@ def test_a_cut_is_resumed(scene):
 
 
 # ---- streams over a path that is cut again and again --------------------------------------------
-
-def download(scene, size, faults):
-    """A body of known bytes, checked as it comes."""
-    block = random.Random(7).randbytes(65536)
-
-    def route(conn, request):
-        conn.read_body(request)
-        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-        for _ in range(size // len(block)):
-            conn.send(block)
-        return True
-    scene.service.on("/download", route)
-    want = hashlib.sha256(block * (size // len(block))).hexdigest()
-    digest = hashlib.sha256()
-
-    def run():
-        try:
-            with Client(scene.relay.port, timeout=90) as client:
-                client.request("GET", "/t/home/download", scene.token)
-                response = client.response(keep=False, on_piece=digest.update)
-                assert response.status == 200 and response.is_complete
-            assert digest.hexdigest() == want, "the download differs"
-        except Exception as error:  # noqa: BLE001 - told by the test
-            faults.append(f"download: {error!r}")
-    return run
-
-
-def upload(scene, size, faults):
-    block = random.Random(8).randbytes(65536)
-
-    def route(conn, request):
-        total, digest = conn.read_body(request, keep=False)
-        conn.reply(body=f"{total} {digest}".encode())
-        return True
-    scene.service.on("/upload", route)
-    want = f"{size} {hashlib.sha256(block * (size // len(block))).hexdigest()}".encode()
-
-    def run():
-        try:
-            with Client(scene.relay.port, timeout=90) as client:
-                client.send(f"POST /t/home/upload HTTP/1.1\r\nHost: localhost\r\n"
-                            f"Authorization: Bearer {scene.token}\r\n"
-                            f"Content-Length: {size}\r\n\r\n".encode())
-                for _ in range(size // len(block)):
-                    client.send(block)
-                response = client.response("POST")
-            assert response.status == 200 and response.body == want, response.body
-        except Exception as error:  # noqa: BLE001 - told by the test
-            faults.append(f"upload: {error!r}")
-    return run
-
-
-def events(scene, seconds, faults, number):
-    count = sse.serve(scene.service, seconds)
-
-    def run():
-        try:
-            with Client(scene.relay.port, timeout=90) as client:
-                client.request("GET", "/t/home/events", scene.token)
-                response = client.response()
-            sse.check(response, count)
-        except Exception as error:  # noqa: BLE001 - told by the test
-            faults.append(f"events {number}: {error!r}")
-    return run
-
-
-def echo_route(conn, request):
-    """Upgrades and sends back what comes; the protocol inside is the test's own."""
-    conn.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
-              b"Upgrade: websocket\r\n\r\n")
-    while True:
-        data = conn.buffer
-        conn.buffer = b""
-        if data:
-            conn.send(data)
-        conn._fill()
-
-
-def conversation(scene, seconds, faults):
-    """An upgraded connection on which every line comes back, one after the other."""
-    scene.service.on("/echo", echo_route)
-
-    def run():
-        try:
-            with Client(scene.relay.port, timeout=90) as client:
-                client.request("GET", "/t/home/echo", scene.token,
-                               headers=[("Connection", "Upgrade"), ("Upgrade", "websocket"),
-                                        ("Sec-WebSocket-Version", "13"),
-                                        ("Sec-WebSocket-Key", "AQIDBAUGBwgJCgsMDQ4PEA==")])
-                assert client.head().status == 101
-                end = time.monotonic() + seconds
-                for n in itertools.count():
-                    line = b"line %d\n" % n
-                    client.send(line)
-                    while b"\n" not in client.buffer:
-                        client.fill()
-                    got, _, client.buffer = client.buffer.partition(b"\n")
-                    assert got + b"\n" == line, (got, line)
-                    time.sleep(0.02)
-                    if time.monotonic() > end:
-                        return
-        except Exception as error:  # noqa: BLE001 - told by the test
-            faults.append(f"conversation: {error!r}")
-    return run
-
-
-def run_all(jobs):
-    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    return threads
-
 
 def reset(scene):
     scene.chaos.cut()
@@ -206,54 +93,32 @@ def wait_lost(scene):
     scene.chaos.forget()
 
 
-def cut_while(scene, threads, cuts, seconds, pause=0.4):
-    """Cuts the path in all these ways, in turn, while the threads run."""
-    end = time.monotonic() + seconds
-    count = 0
-    for cut in cuts:
-        if time.monotonic() > end:
-            break
+def survive(scene, cuts, size, events):
+    """Cuts the path in all these ways, spread over the transfers."""
+    load = Load(scene, size, events)
+    for n, cut in enumerate(cuts):
+        load.wait_progress(n / (len(cuts) + 1))
         before = resumed(scene)
         cut(scene)
-        wait_for(lambda before=before: resumed(scene) > before, 60, f"a resume after {cut.__name__}")
-        count += 1
-        time.sleep(pause)
-    for thread in threads:
-        thread.join(180)
-        assert not thread.is_alive(), "a request hangs"
-    return count
-
-
-def survive(scene, cuts, size, seconds, streams):
-    faults = []
-    scene.agent.expect_error("connection_lost")
-    jobs = [download(scene, size, faults), upload(scene, size, faults),
-            conversation(scene, seconds, faults)]
-    jobs += [events(scene, seconds, faults, n) for n in range(streams)]
-    threads = run_all(jobs)
-    wait_for(lambda: len(scene.service.requests) >= len(jobs), 30, "all requests at the service")
-    count = cut_while(scene, threads, cuts, seconds)
-    assert not faults, faults[:5]
-    assert not scene.service.faults
-    assert len(scene.service.requests) == len(jobs), "a request was sent twice"
-    return count
+        wait_for(lambda before=before: resumed(scene) > before, 60,
+                 f"a resume after {cut.__name__}")
+    load.finish()
 
 
 def test_streams_survive_cuts(world):
     scene = start(world, agent_env={"SSH_MAX_CHANNELS": "80"}, relay_env={"SSH_MAX_CHANNELS": "80"})
-    assert survive(scene, [reset, orderly, half_up, half_down, reset, reset], 24 * MIB, 6, 10) == 6
+    survive(scene, [reset, orderly, half_up, half_down, reset, reset], 24 * MIB, 10)
 
 
 @pytest.mark.parametrize("cut", [hole_both, hole_up, hole_down, other_address])
 def test_streams_survive_a_silent_path(world, cut):
     scene = start(world, agent_env={"SSH_MAX_CHANNELS": "80"}, relay_env={"SSH_MAX_CHANNELS": "80"})
-    assert survive(scene, [cut], 8 * MIB, 12, 4) == 1
+    survive(scene, [cut], 8 * MIB, 4)
 
 
 @pytest.mark.long
 def test_streams_survive_thirty_cuts(world):
     scene = start(world, agent_env={"SSH_MAX_CHANNELS": "80"}, relay_env={"SSH_MAX_CHANNELS": "80"})
-    scene.chaos.bytes_per_s = 6 * MIB  # so that 500 MiB last as long as the cuts do
 
     def outage(seconds):
         def cut(scene):
@@ -264,7 +129,7 @@ def test_streams_survive_thirty_cuts(world):
         return cut
     kinds = [reset, hole_both, hole_up, hole_down, other_address, outage(10)]
     cuts = [kinds[n % len(kinds)] for n in range(29)] + [outage(40)]
-    assert survive(scene, cuts, 500 * MIB, 600, 50) == 30
+    survive(scene, cuts, 500 * MIB, 50)
 
 
 # ---- while the link has no connection -----------------------------------------------------------
@@ -539,7 +404,9 @@ def test_a_storm_of_claims_does_no_harm(scene):
     def storm():
         for _ in range(50):
             statuses.append(say(scene, bad).status)
-    threads = run_all([storm] * 4)
+    threads = [threading.Thread(target=storm) for _ in range(4)]
+    for thread in threads:
+        thread.start()
     for _ in range(20):
         assert scene.relay.fetch("/t/home/x", scene.token).status == 200
     for thread in threads:
