@@ -41,7 +41,7 @@ static void print_help(FILE *to)
         "Reach a service on a machine that accepts no connections, through a relay of yours.\n\n"
         "Commands:\n");
     for (size_t i = 0; i < ENTRY_COUNT; i++)
-        (void)fprintf(to, "  %-8s  %s\n", entries[i].command->name, entries[i].command->summary);
+        (void)fprintf(to, "  %-9s  %s\n", entries[i].command->name, entries[i].command->summary);
     (void)fprintf(to, "\n`culvert COMMAND --help` explains a command, with examples. To see it all "
                       "at work: `culvert demo`.\n");
 }

@@ -7,12 +7,16 @@
  * answer may take ws.pong_timeout at rest, and max(3 s, 4 round trips) under traffic. Bytes that
  * the peer's kernel goes on acknowledging are life of the path: a slow uplink with much in front of
  * the ping is not a dead one.
+ *
+ * SSH's own deadlines judge the peer, not the path: one that passes in silence waits until a ping
+ * has told which of the two it is.
  */
 #include "transport/link_private.h"
 
 enum {
     LINK_PROBE_MS = 5000,
     LINK_PROBE_ANSWER_MS = 3000,
+    LINK_SILENT_MS = 250, /* so long ago no peer that answers has said its last word */
 };
 
 bool link_has_unsent(const struct cv_link *link)
@@ -52,7 +56,7 @@ static uint64_t next_deadline(const struct cv_link *link)
 {
     if (link->state.state == LINK_DETACHED)
         return link->detached_ms + link->options.resume_ms;
-    uint64_t due = cv_ssh_deadline(link->ssh);
+    uint64_t due = link->is_in_doubt ? UINT64_MAX : cv_ssh_deadline(link->ssh);
     uint64_t ping = link->ping_sent_ms ? link->ping_sent_ms + link->ping_limit_ms
                                        : link->last_rx_ms + quiet_ms(link);
     if (ping < due)
@@ -118,6 +122,23 @@ static void check_life(struct cv_link *link, uint64_t now_ms)
         link_lose(link, cv_status(CV_CONN_TIMEOUT), "no sign of life from the peer");
 }
 
+/* The outcome comes from the next pump. */
+static void check_ssh(struct cv_link *link, uint64_t now_ms)
+{
+    if (now_ms < cv_ssh_deadline(link->ssh))
+        return;
+    bool is_silent = now_ms - link->last_rx_ms >= LINK_SILENT_MS;
+    bool is_asked = link->ping_sent_ms != 0;
+    if (link->state.state == LINK_UP && is_silent && (is_asked || is_busy(link))) {
+        if (!is_asked)
+            send_ping(link, now_ms, answer_ms(link));
+        link->is_in_doubt = link->ping_sent_ms != 0;
+        if (link->is_in_doubt)
+            return;
+    }
+    cv_ssh_tick(link->ssh, now_ms);
+}
+
 void link_on_timer(void *arg)
 {
     struct cv_link *link = arg;
@@ -131,8 +152,7 @@ void link_on_timer(void *arg)
         return;
     }
     link_set_room(link);
-    if (now_ms >= cv_ssh_deadline(link->ssh))
-        cv_ssh_tick(link->ssh, now_ms); /* the outcome comes from the next pump */
+    check_ssh(link, now_ms);
     check_reading(link, now_ms);
     if (!link_is_ending(link))
         check_life(link, now_ms);
@@ -141,6 +161,7 @@ void link_on_timer(void *arg)
 void link_on_life(struct cv_link *link)
 {
     link->ping_sent_ms = 0;
+    link->is_in_doubt = false;
 }
 
 void link_on_pong(struct cv_link *link)

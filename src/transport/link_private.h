@@ -68,6 +68,7 @@ struct cv_link {
     uint64_t ping_limit_ms; /* so long its answer may take */
     uint32_t ping_rtt_ms;   /* smoothed; 0: unknown */
     bool is_active;         /* bytes have gone either way since the last ping */
+    bool is_in_doubt;       /* an SSH deadline waits for the outcome of a ping */
     uint64_t taken;         /* cv_conn_progress when it was last looked at … */
     uint64_t taken_ms;      /* … and when it last changed, or there was nothing to send */
     struct cv_status why;   /* set when closing */

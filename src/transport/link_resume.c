@@ -53,6 +53,7 @@ static void put_aside(struct cv_link *link, uint16_t code, const char *text)
     cv_ssh_pause(link->ssh, now_ms);
     link->detached_ms = now_ms;
     link->ping_sent_ms = 0;
+    link->is_in_doubt = false;
     link_touch(link);
 }
 

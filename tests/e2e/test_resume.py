@@ -132,6 +132,19 @@ def test_streams_survive_thirty_cuts(world):
     survive(scene, cuts, 500 * MIB, 50)
 
 
+def test_a_loss_in_the_middle_of_a_key_exchange_is_a_loss(world):
+    """The path falls silent while keys are exchanged, and that is found out later than the exchange
+    may take: the silence is the path's, the session goes on."""
+    env = {"CULVERT_SSH_REKEY_BYTES": "16KiB", "CULVERT_SSH_HANDSHAKE_TIMEOUT": "1s"}
+    scene = start(world, relay_env=env, agent_env=env)
+    faults = []
+    threads = run_all([download(scene, 8 * MIB, faults), upload(scene, 4 * MIB, faults)])
+    wait_for(lambda: scene.chaos.bytes[True] > MIB, 30, "bytes under way")
+    assert cut_while(scene, threads, [hole_both], 60) == 1
+    assert not faults, faults
+    assert not scene.agent.find("link_given_up") and len(scene.agent.find("link_up")) == 1
+
+
 # ---- while the link has no connection -----------------------------------------------------------
 
 def interrupt(scene):
