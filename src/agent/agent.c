@@ -7,6 +7,7 @@
  */
 #include "agent/access.h"
 #include "agent/agent_private.h"
+#include "agent/control.h"
 #include "agent/uplink.h"
 #include "config/agent_config.h"
 #include "telemetry/log.h"
@@ -118,18 +119,25 @@ static void tell_moved(struct cv_agent *agent)
     }
 }
 
+void agent_tunnel_url(const struct berth *berth, const struct cv_publication *publication,
+                      char url[AGENT_URL_MAX])
+{
+    url[0] = '\0';
+    if (publication->is_http)
+        (void)snprintf(url, AGENT_URL_MAX, "%s/t/%s/", cv_uplink_access(berth->uplink)->http_base,
+                       publication->name);
+}
+
 void agent_on_published(struct berth *berth, const struct agent_tunnel *tunnel)
 {
     struct cv_agent *agent = berth->agent;
-    const struct cv_access *access = cv_uplink_access(berth->uplink);
     const struct cv_publication *p = &tunnel->publication;
-    char url[400] = "";
-    if (p->is_http)
-        (void)snprintf(url, sizeof url, "%s/t/%s/", access->http_base, p->name);
+    char url[AGENT_URL_MAX];
+    agent_tunnel_url(berth, p, url);
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "tunnel_published", "the tunnel is open",
            CV_F_STR("tunnel", p->name), CV_F_STR("kind", p->is_http ? "http" : "tcp"),
            CV_F_STR("target", p->target), CV_F_STR("url", url[0] ? url : NULL),
-           CV_F_STR("relay", access->relay));
+           CV_F_STR("relay", cv_uplink_access(berth->uplink)->relay));
     agent->was_published = true;
     tell_moved(agent);
     place_published(berth);
@@ -204,6 +212,16 @@ static void on_surroundings(void *arg, enum cv_watch_change change)
             cv_uplink_on_surroundings(b->uplink, change);
 }
 
+/* An agent that nobody can ask is one all the same. */
+static void open_control(struct cv_agent *agent)
+{
+    struct cv_error error = {0};
+    if (agent->options.state_dir &&
+        !cv_is_ok(control_new(agent, agent->options.state_dir, &agent->control, &error)))
+        cv_log(agent->options.log, CV_LOG_WARN, "agent", "control_off",
+               "`culvert status` will not find this agent", CV_F_ERROR(&error));
+}
+
 /* ---- life ---- */
 
 static struct cv_status read_tunnels(struct cv_agent *agent, struct cv_error *error)
@@ -248,7 +266,9 @@ struct cv_status cv_agent_new(struct cv_worker *worker, const struct cv_agent_op
         struct berth *berth;
         status = berth_new(agent, &berth);
     }
-    if (!cv_is_ok(status))
+    if (cv_is_ok(status))
+        open_control(agent);
+    else
         cv_agent_free(&agent);
     *out = agent;
     return status;
@@ -263,6 +283,7 @@ void cv_agent_free(struct cv_agent **out)
     struct berth *berth, *next;
     DL_FOREACH_SAFE(agent->berths, berth, next)
     berth_free(berth);
+    control_free(&agent->control);
     cv_watch_free(&agent->watch);
     cv_worker_timer_stop(agent->worker, &agent->drain);
     place_close(agent);

@@ -30,8 +30,9 @@ struct cv_agent_options {
     const struct cv_access *accesses; /* one for each relay; their configuration has the tunnels */
     size_t access_count;              /* > 0 */
     struct cv_log *log;
-    bool is_interactive; /* ends on what a person has to mend, see cv_uplink_options, and when its
-                            last tunnel is taken over or refused */
+    const char *state_dir; /* where run/<pid>.sock is to be; NULL: people cannot ask it */
+    bool is_interactive;   /* ends on what a person has to mend, see cv_uplink_options, and when its
+                              last tunnel is taken over or refused */
 };
 
 /* CV_CONFIG (no tunnel, a target that cannot be read), CV_NO_MEMORY; nothing is held then. */

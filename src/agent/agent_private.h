@@ -62,6 +62,8 @@ struct berth {
     struct berth *prev, *next;
 };
 
+struct control; /* people who ask, see control.h */
+
 struct carry; /* one stream and its connection to the service */
 
 struct cv_agent {
@@ -79,6 +81,7 @@ struct cv_agent {
     struct carry *carries; /* utlist DL */
     size_t carry_count;
     struct cv_watch *watch;
+    struct control *control; /* or NULL */
     struct cv_timer drain;   /* stopping takes too long */
     struct cv_defer reaping; /* frees berths that are over, never inside their callbacks */
     bool was_published;      /* anything, ever */
@@ -140,7 +143,15 @@ struct cv_status place_successor(struct berth *berth);
 /* It is not counted any more, and nobody replaces it. */
 void place_vacate(struct berth *berth);
 
-/* agent.c: what berths and carries report. */
+/* agent.c */
+
+enum { AGENT_URL_MAX = 400 };
+
+/* Where consumers reach a tunnel over the relay of `berth`; "" for TCP. */
+void agent_tunnel_url(const struct berth *berth, const struct cv_publication *publication,
+                      char url[AGENT_URL_MAX]);
+
+/* What berths and carries report. */
 void agent_on_carry_end(struct cv_agent *agent);
 void agent_on_published(struct berth *berth, const struct agent_tunnel *tunnel);
 /* The relay refuses a tunnel, or another agent has taken it over: ends the agent when somebody

@@ -3,11 +3,19 @@
 
 #include "auth/jws.h"
 
-static bool is_token_char(uint8_t c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           (c != 0 && strchr("-._~+/=", c));
-}
+/* b64token of RFC 6750 §2.1; a table, since every request has hundreds of them. */
+/* clang-format off */
+static const bool is_token_char[256] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* 0x00 */
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* 0x10 */
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 1, /* 0x20 */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, /* 0x30 */
+    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* 0x40 */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, /* 0x50 */
+    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* 0x60 */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, /* 0x70 */
+};
+/* clang-format on */
 
 struct cv_status cv_auth_bearer(struct cv_slice value, struct cv_slice *token)
 {
@@ -27,7 +35,7 @@ struct cv_status cv_auth_bearer(struct cv_slice value, struct cv_slice *token)
     if (rest.len == 0 || rest.len > CV_JWS_MAX_BYTES)
         return cv_status(CV_AUTH_MALFORMED);
     for (size_t i = 0; i < rest.len; i++) {
-        if (!is_token_char(rest.data[i]))
+        if (!is_token_char[rest.data[i]])
             return cv_status(CV_AUTH_MALFORMED);
     }
     *token = rest;

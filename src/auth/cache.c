@@ -2,6 +2,7 @@
 #include "auth/cache.h"
 
 #include "base/bytes.h"
+#include "base/digest.h"
 
 /* Without memory a put keeps nothing instead of ending the process. */
 #define HASH_NONFATAL_OOM 1
@@ -23,6 +24,7 @@ struct cv_token_cache {
     struct entry *entries;
     size_t max_entries;
     uint64_t ttl_ms;
+    struct cv_hasher *hasher;
 };
 
 static void drop(struct cv_token_cache *cache, struct entry *entry)
@@ -50,6 +52,11 @@ struct cv_status cv_token_cache_new(size_t max_entries, uint64_t ttl_ms,
     *out = calloc(1, sizeof **out);
     if (!*out)
         return cv_status(CV_NO_MEMORY);
+    (*out)->hasher = cv_hasher_new();
+    if (!(*out)->hasher) {
+        cv_token_cache_free(out);
+        return cv_status(CV_NO_MEMORY);
+    }
     (*out)->max_entries = ttl_ms ? max_entries : 0;
     (*out)->ttl_ms = ttl_ms;
     return cv_ok();
@@ -63,6 +70,7 @@ void cv_token_cache_free(struct cv_token_cache **cache)
         return;
     while (old->entries)
         drop(old, old->entries);
+    cv_hasher_free(&old->hasher);
     free(old);
 }
 
@@ -73,7 +81,7 @@ struct cv_identity *cv_token_cache_find(struct cv_token_cache *cache, struct cv_
     struct entry *entry = NULL;
     if (!cache->entries)
         return NULL;
-    cv_sha256(token, key);
+    cv_hasher_sha256(cache->hasher, token, key);
     HASH_FIND(hh, cache->entries, key, sizeof key, entry);
     if (!entry)
         return NULL;
@@ -83,8 +91,10 @@ struct cv_identity *cv_token_cache_find(struct cv_token_cache *cache, struct cv_
         return NULL;
     }
     struct cv_identity *identity = cv_identity_ref(entry->identity);
-    HASH_DEL(cache->entries, entry);
-    (void)add(cache, entry);
+    if (entry->hh.next) { /* not the most recently used one already */
+        HASH_DEL(cache->entries, entry);
+        (void)add(cache, entry);
+    }
     return identity;
 }
 
@@ -97,7 +107,7 @@ void cv_token_cache_put(struct cv_token_cache *cache, struct cv_slice token,
     struct entry *entry = calloc(1, sizeof *entry);
     if (!entry)
         return;
-    cv_sha256(token, entry->key);
+    cv_hasher_sha256(cache->hasher, token, entry->key);
     HASH_FIND(hh, cache->entries, entry->key, sizeof entry->key, old);
     if (old)
         drop(cache, old);

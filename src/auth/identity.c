@@ -1,26 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "auth/identity.h"
 
-static const char *const tier_names[] = {
-#define TIER_NAME(name, text) text,
-    CV_TIER_TABLE(TIER_NAME)
-#undef TIER_NAME
-};
-
-const char *cv_tier_name(enum cv_tier tier)
+bool cv_tier_is_valid(struct cv_slice name)
 {
-    return (unsigned)tier < CV_TIER_COUNT ? tier_names[tier] : "?";
-}
-
-bool cv_tier_from_name(struct cv_slice name, enum cv_tier *tier)
-{
-    for (unsigned i = 0; i < CV_TIER_COUNT; i++) {
-        if (cv_slice_is(name, tier_names[i])) {
-            *tier = (enum cv_tier)i;
-            return true;
-        }
+    for (size_t i = 0; i < name.len; i++) {
+        uint8_t c = name.data[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-'))
+            return false;
     }
-    return false;
+    return name.len > 0 && name.len <= CV_TIER_MAX;
 }
 
 bool cv_identity_text_is_valid(struct cv_slice text)

@@ -16,26 +16,16 @@
 #define CV_IDENTITY_MAX_TEXT 255
 #define CV_IDENTITY_MAX_TUNNELS 64
 
-/* X(NAME, text in the token) — what a user pays for decides limits; unknown text counts as free. */
-#define CV_TIER_TABLE(X)                                                                           \
-    X(FREE, "free")                                                                                \
-    X(PREMIUM, "premium")                                                                          \
-    X(ENTERPRISE, "enterprise")
+#define CV_TIER_MAX 31
 
-enum cv_tier {
-#define CV_TIER_ENUM(name, text) CV_TIER_##name,
-    CV_TIER_TABLE(CV_TIER_ENUM)
-#undef CV_TIER_ENUM
-        CV_TIER_COUNT
-};
-
-const char *cv_tier_name(enum cv_tier tier);
-bool cv_tier_from_name(struct cv_slice name, enum cv_tier *tier);
+/* A tier's name: a-z, 0-9, _ and -, 1 to 31 characters. Which there are, the relay's configuration
+ * says. */
+bool cv_tier_is_valid(struct cv_slice name);
 
 /* Read-only for everybody but the function that makes it. */
 struct cv_identity {
     atomic_uint refs;
-    enum cv_tier tier;
+    char tier[CV_TIER_MAX + 1]; /* "" when the token names none that is valid */
     bool is_admin;
     bool has_tunnel_list;  /* false: every tunnel of the user; true: only those listed */
     unsigned tunnel_count; /* may be 0 with has_tunnel_list: none at all */

@@ -189,9 +189,9 @@ static struct cv_status read_rights(const struct cv_auth_policy *policy, const j
     struct cv_slice item;
     if (tier && !json_is_string(tier))
         return cv_fail(error, CV_AUTH_MALFORMED, "the tier claim is not a string");
-    out->tier = CV_TIER_FREE;
-    if (tier)
-        (void)cv_tier_from_name(cv_slice_str(json_string_value(tier)), &out->tier);
+    struct cv_slice name = cv_slice(json_string_value(tier), json_string_length(tier));
+    if (tier && cv_tier_is_valid(name))
+        (void)cv_slice_to_str(name, out->tier, sizeof out->tier);
     if (permissions) {
         if (!list_begin(permissions, &list))
             return cv_fail(error, CV_AUTH_MALFORMED, "the permissions claim is not a list");

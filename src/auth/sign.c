@@ -325,7 +325,7 @@ static json_t *make_claims(const struct cv_token_request *request)
         json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "iss", request->issuer, "sub",
                   request->subject, "aud", request->audience, "iat", (json_int_t)request->now_s,
                   "exp", (json_int_t)(request->now_s + request->ttl_s), "jti", jti, "tier",
-                  cv_tier_name(request->tier));
+                  request->tier ? request->tier : "free");
     int failed = !claims;
     if (claims && request->is_admin)
         failed |= json_object_set_new(claims, "permissions", json_pack("[s]", "admin"));

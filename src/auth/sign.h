@@ -48,7 +48,7 @@ struct cv_token_request {
     const char *issuer;
     const char *audience;
     const char *subject;
-    enum cv_tier tier;
+    const char *tier; /* NULL: "free" */
     bool is_admin;
     const char *const *tunnels; /* names; none: every tunnel of the user */
     size_t tunnel_count;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/buf.h"
 #include "base/digest.h"
+#include "base/digits.h"
 #include "base/fsm.h"
 #include "base/test.h"
 #include "base/timers.h"
@@ -198,6 +199,38 @@ static void details_hold_nothing_that_moves_a_cursor(void **state)
     }
 }
 
+static void digits_read_as_printf_would_write_them(void **state)
+{
+    (void)state;
+    static const uint64_t values[] = {0, 1, 9, 10, 15, 16, 255, 256, 4095, 1000000, UINT64_MAX};
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        char want[32], got[CV_DIGITS_MAX + 1];
+        (void)snprintf(want, sizeof want, "%llu", (unsigned long long)values[i]);
+        got[cv_digits_decimal(got, values[i])] = '\0';
+        assert_string_equal(got, want);
+        (void)snprintf(want, sizeof want, "%llx", (unsigned long long)values[i]);
+        got[cv_digits_hex(got, values[i])] = '\0';
+        assert_string_equal(got, want);
+    }
+}
+
+/* A hasher starts anew each time. */
+static void hasher_says_what_the_hash_says(void **state)
+{
+    (void)state;
+    struct cv_hasher *hasher = cv_hasher_new();
+    uint8_t want[CV_SHA256_LEN], got[CV_SHA256_LEN];
+    static const char *const texts[] = {"", "abc", "abc", "a longer one than the one before"};
+    assert_non_null(hasher);
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        cv_sha256(cv_slice_str(texts[i]), want);
+        cv_hasher_sha256(hasher, cv_slice_str(texts[i]), got);
+        assert_memory_equal(got, want, sizeof want);
+    }
+    cv_hasher_free(&hasher);
+    assert_null(hasher);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +242,8 @@ int main(void)
         cmocka_unit_test(slice_compares_ascii_only),
         cmocka_unit_test(base64_refuses_what_is_not_canonical),
         cmocka_unit_test(digests_match_known_answers),
+        cmocka_unit_test(digits_read_as_printf_would_write_them),
+        cmocka_unit_test(hasher_says_what_the_hash_says),
         cmocka_unit_test(timers_fire_in_order_and_can_be_stopped),
         cmocka_unit_test(status_table_is_complete),
     };

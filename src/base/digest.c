@@ -36,6 +36,40 @@ void cv_hmac_sha256(struct cv_slice key, struct cv_slice data, uint8_t out[CV_SH
               &len) != NULL);
 }
 
+struct cv_hasher {
+    EVP_MD *sha256;
+    EVP_MD_CTX *ctx;
+};
+
+struct cv_hasher *cv_hasher_new(void)
+{
+    struct cv_hasher *hasher = calloc(1, sizeof *hasher);
+    if (!hasher)
+        return NULL;
+    hasher->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    hasher->ctx = EVP_MD_CTX_new();
+    if (!hasher->sha256 || !hasher->ctx || !EVP_DigestInit_ex2(hasher->ctx, hasher->sha256, NULL))
+        cv_hasher_free(&hasher);
+    return hasher;
+}
+
+void cv_hasher_free(struct cv_hasher **hasher)
+{
+    if (!*hasher)
+        return;
+    EVP_MD_CTX_free((*hasher)->ctx);
+    EVP_MD_free((*hasher)->sha256);
+    free(*hasher);
+    *hasher = NULL;
+}
+
+void cv_hasher_sha256(struct cv_hasher *hasher, struct cv_slice data, uint8_t out[CV_SHA256_LEN])
+{
+    must(EVP_DigestInit_ex2(hasher->ctx, hasher->sha256, NULL) &&
+         EVP_DigestUpdate(hasher->ctx, data.data, data.len) &&
+         EVP_DigestFinal_ex(hasher->ctx, out, NULL));
+}
+
 void cv_random(void *out, size_t len)
 {
     uint8_t *at = out;

@@ -17,6 +17,13 @@ void cv_sha1(struct cv_slice data, uint8_t out[CV_SHA1_LEN]);
 void cv_sha256(struct cv_slice data, uint8_t out[CV_SHA256_LEN]);
 void cv_hmac_sha256(struct cv_slice key, struct cv_slice data, uint8_t out[CV_SHA256_LEN]);
 
+/* For one SHA-256 after the other on one thread: the library looks the algorithm up and takes
+ * memory once instead of each time. NULL without memory. */
+struct cv_hasher;
+struct cv_hasher *cv_hasher_new(void);
+void cv_hasher_free(struct cv_hasher **hasher);
+void cv_hasher_sha256(struct cv_hasher *hasher, struct cv_slice data, uint8_t out[CV_SHA256_LEN]);
+
 /* Fills `out` with bytes from the kernel's generator; ends the process when there are none, since
  * nothing here is safe without them. */
 void cv_random(void *out, size_t len);

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOG_FLUSH_MS = 1000, STATE_PATH_MAX = 4096 };
+enum { LOG_FLUSH_MS = 1000 };
 
 bool cv_client_override(struct cv_parsed *parsed, const char *key, const char *value,
                         const char *where)
@@ -99,10 +99,11 @@ static struct cv_status open_all(struct cv_client *client, const struct cv_clien
                                  struct cv_error *error)
 {
     struct cv_agent_config *config = client->config;
-    char state_dir[STATE_PATH_MAX];
-    CV_RETURN_IF_ERROR(cv_state_dir_open(config->state_dir, state_dir, sizeof state_dir, error));
-    CV_RETURN_IF_ERROR(cv_access_new_all(config, state_dir, getenv("CULVERT_TOKEN"), &client->log,
-                                         &client->accesses, &client->access_count, error));
+    CV_RETURN_IF_ERROR(
+        cv_state_dir_open(config->state_dir, client->state_dir, sizeof client->state_dir, error));
+    CV_RETURN_IF_ERROR(cv_access_new_all(config, client->state_dir, getenv("CULVERT_TOKEN"),
+                                         &client->log, &client->accesses, &client->access_count,
+                                         error));
     client->access = cv_access_preferred(client->accesses, client->access_count);
     struct cv_status status =
         options->is_interactive ? check_token(client->access, error) : cv_ok();

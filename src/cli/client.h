@@ -12,6 +12,8 @@
 
 struct cv_agent_config;
 
+enum { CV_CLIENT_STATE_PATH_MAX = 4096 };
+
 struct cv_client {
     struct cv_agent_config *config;
     struct cv_log log;
@@ -19,6 +21,7 @@ struct cv_client {
     size_t access_count;
     const struct cv_access *access; /* to the preferred one of them */
     struct cv_worker *worker;
+    char state_dir[CV_CLIENT_STATE_PATH_MAX];
     struct cv_timer flush; /* of the log */
     int exit_code;
     /* SIGTERM or SIGINT came, the first or a further one. */

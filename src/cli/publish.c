@@ -44,6 +44,7 @@ int cv_cli_run_agent(const struct cv_client_options *options, const struct cv_pa
     struct cv_agent_options agent_options = {.accesses = running.client.accesses,
                                              .access_count = running.client.access_count,
                                              .log = &running.client.log,
+                                             .state_dir = running.client.state_dir,
                                              .is_interactive = options->is_interactive};
     struct cv_error error = {0};
     running.client.on_stop = on_stop;

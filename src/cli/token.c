@@ -28,7 +28,7 @@ static const struct cv_option options[] = {
     CV_OPT_TEXT(struct values, key_path, "key", 0, "FILE",
                 "Sign with this private key (PEM or JWK), for auth.jwks_file."),
     CV_OPT_TEXT(struct values, subject, "sub", 0, "USER", "Whose token it is."),
-    CV_OPT_TEXT(struct values, tier, "tier", 0, "TIER", "free, premium or enterprise."),
+    CV_OPT_TEXT(struct values, tier, "tier", 0, "TIER", "What the relay's configuration grants it: free, premium, enterprise …"),
     CV_OPT_FLAG(struct values, is_admin, "admin", 0, "With the admin permission."),
     CV_OPT_TEXT(struct values, ttl, "ttl", 0, "TIME", "How long it holds, such as 1h; 1h without."),
     CV_OPT_LIST(struct values, tunnels, "tunnel", 0, "NAME",
@@ -79,8 +79,8 @@ static const char *check(const struct values *v, struct cv_token_request *reques
         return "--key needs --issuer and --audience, as the relay is configured";
     if (v->ttl && (!cv_value_duration(cv_slice_str(v->ttl), false, &ttl_ms) || ttl_ms < 1000))
         return "--ttl is a time of at least 1s, such as 30m, 1h or 365d";
-    if (v->tier && !cv_tier_from_name(cv_slice_str(v->tier), &request->tier))
-        return "--tier is free, premium or enterprise";
+    if (v->tier && !cv_tier_is_valid(cv_slice_str(v->tier)))
+        return "--tier is a name: a-z, 0-9, _ and -, 1 to 31 characters";
     for (size_t i = 0; i < v->tunnels.count; i++)
         if (!cv_tunnel_name_is_valid(cv_slice_str(v->tunnels.items[i])))
             return "--tunnel is a tunnel's name: a-z, 0-9 and inner -, 1 to 63 characters";
@@ -88,6 +88,7 @@ static const char *check(const struct values *v, struct cv_token_request *reques
     request->issuer = v->issuer;
     request->audience = v->audience;
     request->subject = v->subject;
+    request->tier = v->tier;
     request->is_admin = v->is_admin;
     request->tunnels = v->tunnels.items;
     request->tunnel_count = v->tunnels.count;

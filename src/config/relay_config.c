@@ -4,6 +4,17 @@
 #include "config/schema.h"
 #include "config/value.h"
 
+#define CV_SETTING_OWNER struct cv_tier_config
+static const struct cv_setting tier_settings[] = {CV_TIER_SETTINGS(CV_SETTING_ROW)};
+#undef CV_SETTING_OWNER
+
+const struct cv_schema cv_tier_schema = {
+    .name = "tier",
+    .settings = tier_settings,
+    .count = sizeof tier_settings / sizeof *tier_settings,
+    .size = sizeof(struct cv_tier_config),
+};
+
 #define CV_SETTING_OWNER struct cv_relay_config
 static const struct cv_setting settings[] = {CV_RELAY_SETTINGS(CV_SETTING_ROW)};
 #undef CV_SETTING_OWNER
@@ -100,8 +111,45 @@ static void check_auth(const struct check *c)
         complain(c, "auth.jwks_url", "must be https:// unless it is on this machine");
 }
 
+/* Of names alone; auth/ says the same of the claim. */
+static bool is_tier_name(const char *name)
+{
+    size_t len = strlen(name);
+    return len >= 1 && len <= 31 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") == len;
+}
+
+static bool is_tier(const struct cv_relay_config *config, const char *name)
+{
+    static const char *const known[] = {"free", "premium", "enterprise"};
+    const struct cv_tier_config *tiers = config->tiers.items;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(name, known[i]) == 0)
+            return true;
+    for (size_t i = 0; i < config->tiers.count; i++)
+        if (tiers[i].name && strcmp(name, tiers[i].name) == 0)
+            return true;
+    return false;
+}
+
+static void check_tiers(const struct check *c)
+{
+    const struct cv_tier_config *tiers = c->config->tiers.items;
+    for (size_t i = 0; i < c->config->tiers.count; i++) {
+        if (!tiers[i].name)
+            continue; /* told as missing */
+        if (!is_tier_name(tiers[i].name))
+            complain(c, "tiers", "a tier's name is a-z, 0-9, _ and -, 1 to 31 characters");
+        for (size_t k = 0; k < i; k++)
+            if (tiers[k].name && strcmp(tiers[i].name, tiers[k].name) == 0)
+                complain(c, "tiers", "has the same name twice");
+    }
+    if (!c->config->limits_default_tier || !is_tier(c->config, c->config->limits_default_tier))
+        complain(c, "limits.default_tier", "is no tier: free, premium, enterprise or one of tiers");
+}
+
 static void check_all(const struct check *c)
 {
+    check_tiers(c);
     check_listen(c);
     check_tls(c);
     check_auth(c);

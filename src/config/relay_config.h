@@ -22,6 +22,7 @@
 #define CV_MINUTES (60 * CV_SECONDS)
 #define CV_HOURS (60 * CV_MINUTES)
 #define CV_DAYS (24 * CV_HOURS)
+#define CV_RPM_MAX 100000000ull
 
 #define CV_SSH_CIPHERS "aes256-gcm@openssh.com|aes128-gcm@openssh.com|chacha20-poly1305@openssh.com"
 #define CV_SSH_KEX "curve25519-sha256|curve25519-sha256@libssh.org"
@@ -29,6 +30,16 @@
 
 /* X(field, "key", KIND, "default", CHECK, "ENV" or NULL, flags, "help", "example") */
 /* clang-format off */
+#define CV_TIER_SETTINGS(X)                                                                        \
+    X(name, "name", STRING, "", CV_ANY, NULL, CV_SETTING_REQUIRED,                                 \
+      "As tokens name it: a-z, 0-9, _ and -, at most 31 characters.", "team")                      \
+    X(rpm, "requests_per_minute", INT, "100", CV_RANGE(0, CV_RPM_MAX), NULL, 0,                    \
+      "Requests a minute of one user; 0 has no limit. Upgrades are counted apart.", "1000")        \
+    X(burst, "burst", INT, "0", CV_RANGE(0, CV_RPM_MAX), NULL, 0,                                  \
+      "Of them, so many at once; 0: a minute's worth.", "50")                                      \
+    X(links, "links", INT, "3", CV_RANGE(1, 10000), NULL, 0, "Links at once of one user.", "10")   \
+    X(bandwidth, "bandwidth", SIZE, "0", CV_RANGE(0, 1024 * CV_GIB), NULL, 0,                      \
+      "Bytes a second that one user's services may answer; 0 has no limit.", "1MiB")
 #define CV_RELAY_SETTINGS(X)                                                                       \
     X(listen, "listen", LIST_HOSTPORT, "127.0.0.1:8080", CV_ANY, NULL, 0,                          \
       "Addresses to accept agents and consumers on. PORT and HOST in the environment make one "    \
@@ -40,6 +51,10 @@
     X(trusted_proxy, "trusted_proxy", LIST_CIDR, "", CV_ANY, NULL, 0,                              \
       "Networks of the load balancers in front. Only from there are forwarding headers believed "  \
       "and connections without TLS taken.", "10.0.0.0/8")                                          \
+    X(trusted_header, "trusted_header", ENUM, "x-forwarded-for",                                   \
+      CV_CHOICES("x-forwarded-for|forwarded|none"), NULL, 0,                                       \
+      "The header in which those load balancers say who asks. It must be one that they set or "    \
+      "extend themselves: another would be the client's own word.", "forwarded")                   \
     X(workers, "workers", INT, "0", CV_RANGE(0, 256), NULL, 0,                                     \
       "Threads that serve connections; 0 takes one per CPU.", "4")                                 \
     X(state_dir, "state_dir", PATH, "", CV_ANY, NULL, 0,                                           \
@@ -171,13 +186,63 @@
       "The TLS handshake must be done in this time.", "5s")                                        \
     X(limits_max_connections, "limits.max_connections", INT, "10000", CV_RANGE(16, 1000000), NULL, \
       0, "Connections of all kinds at once.", "50000")                                             \
-    X(limits_max_links_per_user, "limits.max_links_per_user", INT, "3", CV_RANGE(1, 10000),        \
-      "MAX_CONNECTIONS_PER_USER", 0, "Links that one user may have at once.", "10")                \
+    X(limits_max_links_per_user, "limits.max_links_per_user", INT, "0", CV_RANGE(0, 10000),        \
+      "MAX_CONNECTIONS_PER_USER", 0,                                                               \
+      "Links that one user may have at once, whatever the tier; 0: as many as the tier grants.",   \
+      "10")                                                                                        \
+    X(limits_rpm, "limits.requests_per_minute", INT, "0", CV_RANGE(0, CV_RPM_MAX),                 \
+      "RATE_LIMIT_GLOBAL_RPM", 0,                                                                  \
+      "Requests a minute that the whole relay forwards; 0 has no limit.", "60000")                 \
+    X(limits_burst, "limits.burst", INT, "0", CV_RANGE(0, CV_RPM_MAX), "RATE_LIMIT_GLOBAL_BURST",  \
+      0, "Of them, so many at once; 0: a minute's worth.", "5000")                                 \
+    X(limits_default_tier, "limits.default_tier", STRING, "free", CV_ANY, NULL, 0,                 \
+      "The tier of tokens that name none, or one that is not known here.", "free")                 \
+    X(limits_free_rpm, "limits.free.requests_per_minute", INT, "100", CV_RANGE(0, CV_RPM_MAX),     \
+      "RATE_LIMIT_FREE_RPM", 0,                                                                    \
+      "Requests a minute of a user of the tier free, as many of them at once; 0 has no limit. "    \
+      "Upgrades to links are counted apart, with the same numbers.", "300")                        \
+    X(limits_free_links, "limits.free.links", INT, "3", CV_RANGE(1, 10000),                        \
+      "RATE_LIMIT_FREE_CONN", 0, "Links at once of a user of the tier free.", "5")                 \
+    X(limits_premium_rpm, "limits.premium.requests_per_minute", INT, "500",                        \
+      CV_RANGE(0, CV_RPM_MAX), "RATE_LIMIT_PREMIUM_RPM", 0,                                        \
+      "The same for the tier premium.", "1000")                                                    \
+    X(limits_premium_links, "limits.premium.links", INT, "10", CV_RANGE(1, 10000),                 \
+      "RATE_LIMIT_PREMIUM_CONN", 0, "Links at once of a user of the tier premium.", "20")          \
+    X(limits_enterprise_rpm, "limits.enterprise.requests_per_minute", INT, "5000",                 \
+      CV_RANGE(0, CV_RPM_MAX), "RATE_LIMIT_ENTERPRISE_RPM", 0,                                     \
+      "The same for the tier enterprise.", "10000")                                                \
+    X(limits_enterprise_links, "limits.enterprise.links", INT, "50", CV_RANGE(1, 10000),           \
+      "RATE_LIMIT_ENTERPRISE_CONN", 0, "Links at once of a user of the tier enterprise.", "100")   \
+    X(limits_half_open, "limits.half_open", INT, "4096", CV_RANGE(16, 1000000), NULL, 0,           \
+      "The same from all addresses together.", "1024")                                             \
+    X(limits_ip_rpm, "limits.ip.requests_per_minute", INT, "6000", CV_RANGE(0, CV_RPM_MAX),        \
+      "RATE_LIMIT_IP_RPM", 0,                                                                      \
+      "Requests a minute from one address (of IPv6, from one /64), as many of them at once. 0 "    \
+      "switches off everything that is counted by address.", "600")                                \
+    X(limits_ip_upgrades, "limits.ip.upgrades_per_minute", INT, "600", CV_RANGE(0, CV_RPM_MAX),    \
+      NULL, 0,                                                                                     \
+      "WebSocket upgrades of agents a minute from one address; 0 has no limit. Links that are "    \
+      "resumed do not count.", "60")                                                               \
+    X(limits_ip_connections, "limits.ip.connections", INT, "1024", CV_RANGE(0, 1000000), NULL, 0,  \
+      "Connections at once from one address; 0 has no limit. Those of trusted_proxy do not count.",\
+      "100")                                                                                       \
+    X(limits_ip_half_open, "limits.ip.half_open", INT, "256", CV_RANGE(0, 1000000), NULL, 0,       \
+      "Connections from one address that have not yet brought a whole request head, TLS included;" \
+      " 0 has no limit.", "32")                                                                    \
+    X(limits_ip_auth_failures, "limits.ip.auth_failures_per_minute", INT, "10",                    \
+      CV_RANGE(0, CV_RPM_MAX), NULL, 0,                                                            \
+      "Failed authentications from one address that are answered at once; each one more is "       \
+      "answered later, and the delay decays with time. 0 slows nobody.", "5")                      \
+    X(limits_auth_penalty_ms, "limits.auth_penalty", DURATION, "5s", CV_RANGE(0, 1 * CV_MINUTES),  \
+      NULL, 0, "The longest such delay.", "10s")                                                   \
     X(limits_user_replay_bytes, "limits.user_replay_bytes", SIZE, "64MiB",                         \
       CV_RANGE(16 * CV_MIB, 64 * CV_GIB), NULL, 0,                                                 \
       "What is kept for all links of a user until their agents have acknowledged it; each link has" \
       " its share.",                                                                               \
       "256MiB")                                                                                    \
+    X(tiers, "tiers", RECORDS, "", .record = &cv_tier_schema, NULL, 0,                             \
+      "Further tiers; one named free, premium or enterprise stands in for the settings above.",    \
+      "")                                                                                          \
     X(cors_origins, "cors.origins", LIST_ORIGIN, "", CV_ANY, NULL, 0,                              \
       "Origins whose web pages may call tunnels and open WebSockets; `*` is any.",                 \
       "https://app.example.org")                                                                   \
@@ -185,6 +250,25 @@
       "Requests of a user that may wait for a stream.", "200")                                     \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
+    X(audit_enabled, "audit.enabled", BOOL, "true", CV_ANY, NULL, 0,                               \
+      "Keep an audit log: who connected, asked, was refused, changed what (docs/audit.md).",       \
+      "false")                                                                                     \
+    X(audit_file, "audit.file", PATH, "", CV_ANY, NULL, 0,                                         \
+      "Its file; without it audit-ADDRESS.jsonl in the state folder, ADDRESS being the first of "  \
+      "`listen`.",                                                                                 \
+      "/var/log/culvert/audit.jsonl")                                                              \
+    X(audit_events, "audit.events", LIST, "link,auth,forward,limit,admin",                         \
+      CV_CHOICES("link|auth|forward|limit|admin"), NULL, 0,                                        \
+      "Which kinds of records it has.", "link,auth,limit,admin")                                   \
+    X(audit_fsync, "audit.fsync", ENUM, "interval", CV_CHOICES("always|interval|never"), NULL, 0,  \
+      "When records are sure to survive a power cut: with each batch of them, within a second, or" \
+      " when the system has written them. No request waits for any of it.", "always")              \
+    X(audit_max_bytes, "audit.max_size", SIZE, "64MiB", CV_RANGE(0, 1 * CV_TIB), NULL, 0,          \
+      "A larger file is renamed, to .1, .2 and so on, and a new one goes on with its chain; 0 "    \
+      "never.",                                                                                    \
+      "1GiB")                                                                                      \
+    X(audit_keep, "audit.keep", INT, "16", CV_RANGE(0, 100000), NULL, 0,                           \
+      "Renamed files that are kept, the oldest go; 0 keeps all.", "100")                           \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
       0, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
@@ -213,6 +297,12 @@
 
 #define CV_SETTING_FIELD(field, key, kind, ...) CV_TYPE_##kind field;
 #define CV_SETTING_COUNT(...) +1
+
+struct cv_tier_config {
+    CV_TIER_SETTINGS(CV_SETTING_FIELD)
+};
+
+extern const struct cv_schema cv_tier_schema;
 
 struct cv_relay_config {
     CV_RELAY_SETTINGS(CV_SETTING_FIELD)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "net/addr.h"
 
+#include "base/digits.h"
+
 #include <arpa/inet.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -92,13 +94,28 @@ void cv_addr_set_port(struct cv_addr *addr, uint16_t port)
         addr->v6.sin6_port = htons(port);
 }
 
+static struct cv_slice ip_bytes(const struct cv_addr *addr)
+{
+    if (addr->len == 0)
+        return cv_slice(NULL, 0);
+    if (addr->any.sa_family == AF_INET)
+        return cv_slice(&addr->v4.sin_addr, 4);
+    return cv_slice(&addr->v6.sin6_addr, 16);
+}
+
 const char *cv_addr_format_ip(const struct cv_addr *addr, char out[CV_ADDR_TEXT_LEN])
 {
-    (void)snprintf(out, CV_ADDR_TEXT_LEN, "-");
+    memcpy(out, "-", 2);
     if (addr->len == 0)
         return out;
     if (addr->any.sa_family == AF_INET) {
-        (void)inet_ntop(AF_INET, &addr->v4.sin_addr, out, CV_ADDR_TEXT_LEN);
+        /* Every request asks for it, and inet_ntop uses sprintf. */
+        const uint8_t *bytes = ip_bytes(addr).data;
+        char *at = out;
+        for (size_t i = 0; i < 4; i++) {
+            at += cv_digits_decimal(at, bytes[i]);
+            *at++ = i < 3 ? '.' : '\0';
+        }
         return out;
     }
     (void)inet_ntop(AF_INET6, &addr->v6.sin6_addr, out, CV_ADDR_TEXT_LEN);
@@ -131,6 +148,18 @@ bool cv_addr_is_loopback(const struct cv_addr *addr)
     return IN6_IS_ADDR_LOOPBACK(&addr->v6.sin6_addr);
 }
 
+size_t cv_addr_network(const struct cv_addr *addr, uint8_t out[9])
+{
+    if (addr->len == 0)
+        return 0;
+    bool is_v4 = addr->any.sa_family == AF_INET;
+    size_t len = is_v4 ? 4 : 8;
+    out[0] = is_v4 ? 4 : 6;
+    memcpy(out + 1, is_v4 ? (const void *)&addr->v4.sin_addr : (const void *)&addr->v6.sin6_addr,
+           len);
+    return len + 1;
+}
+
 bool cv_addr_is_any(const struct cv_addr *addr)
 {
     if (addr->len == 0)
@@ -138,15 +167,6 @@ bool cv_addr_is_any(const struct cv_addr *addr)
     if (addr->any.sa_family == AF_INET)
         return addr->v4.sin_addr.s_addr == htonl(INADDR_ANY);
     return IN6_IS_ADDR_UNSPECIFIED(&addr->v6.sin6_addr);
-}
-
-static struct cv_slice ip_bytes(const struct cv_addr *addr)
-{
-    if (addr->len == 0)
-        return cv_slice(NULL, 0);
-    if (addr->any.sa_family == AF_INET)
-        return cv_slice(&addr->v4.sin_addr, 4);
-    return cv_slice(&addr->v6.sin6_addr, 16);
 }
 
 bool cv_addr_equal_ip(const struct cv_addr *a, const struct cv_addr *b)

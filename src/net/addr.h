@@ -41,7 +41,10 @@ const char *cv_addr_format(const struct cv_addr *addr, char out[CV_ADDR_TEXT_LEN
 const char *cv_addr_format_ip(const struct cv_addr *addr, char out[CV_ADDR_TEXT_LEN]);
 
 bool cv_addr_is_loopback(const struct cv_addr *addr); /* 127.0.0.0/8, ::1 */
-bool cv_addr_is_any(const struct cv_addr *addr);      /* 0.0.0.0, :: */
+/* The network that one subscriber has: of IPv4 all four bytes, of IPv6 the first eight. Returns how
+ * many of `out` were written, with the family in front; 0 for no address. */
+size_t cv_addr_network(const struct cv_addr *addr, uint8_t out[9]);
+bool cv_addr_is_any(const struct cv_addr *addr); /* 0.0.0.0, :: */
 bool cv_addr_equal_ip(const struct cv_addr *a,
                       const struct cv_addr *b); /* ports are not compared */
 

@@ -6,18 +6,15 @@
  */
 #include "net/handover.h"
 
+#include "net/unix_name.h"
 #include "net/worker_priv.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -27,41 +24,14 @@ struct cv_handover {
     struct cv_worker *worker;
     uv_poll_t *listen_poll, *peer_poll; /* allocated apart: they outlive this by a turn */
     int listen_fd, peer_fd;             /* -1: none */
-    int dir_fd;
-    char name[NAME_MAX + 1], hidden_name[NAME_MAX + 1]; /* in that folder */
+    struct cv_unix_name name;
+    char hidden_name[NAME_MAX + 1]; /* in the same folder */
     bool is_published, is_nameless;
     const struct cv_handover_ops *ops;
     void *arg;
     struct cv_worker_item item;
     bool *gone; /* on the stack of on_peer_poll; set when a callback closed the handover */
 };
-
-/* ---- names ---- */
-
-/* The folder of `path`, and what the file in it is called: sun_path holds no more than 108 bytes,
- * and a state folder may lie deep. */
-static struct cv_status open_folder(const char *path, int *dir_fd, char name[NAME_MAX + 1],
-                                    struct cv_error *error)
-{
-    char folder[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    if (!slash || (size_t)(slash - path) >= sizeof folder || strlen(slash + 1) > 90)
-        return cv_fail(error, CV_CONFIG, "no room for the socket's name %.100s", path);
-    (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
-    (void)snprintf(name, NAME_MAX + 1, "%s", slash + 1);
-    *dir_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (*dir_fd < 0)
-        return cv_fail_errno(error, CV_IO, errno, "%.200s", folder);
-    return cv_ok();
-}
-
-static bool make_address(struct sockaddr_un *address, int dir_fd, const char *name)
-{
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int len =
-        snprintf(address->sun_path, sizeof address->sun_path, "/proc/self/fd/%d/%s", dir_fd, name);
-    return len > 0 && (size_t)len < sizeof address->sun_path;
-}
 
 /* ---- records ---- */
 
@@ -157,25 +127,7 @@ struct cv_status cv_handover_pair(int fds[2])
 
 struct cv_status cv_handover_connect(const char *path, int *out, struct cv_error *error)
 {
-    struct sockaddr_un address;
-    char name[NAME_MAX + 1];
-    int dir_fd;
-    *out = -1;
-    CV_RETURN_IF_ERROR(open_folder(path, &dir_fd, name, error));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool is_short = make_address(&address, dir_fd, name);
-    int result = fd < 0 || !is_short ? -1 : connect(fd, (void *)&address, sizeof address);
-    int saved = is_short ? errno : ENAMETOOLONG;
-    (void)close(dir_fd);
-    if (result == 0) {
-        *out = fd;
-        return cv_ok();
-    }
-    if (fd >= 0)
-        (void)close(fd);
-    if (saved == ENOENT || saved == ECONNREFUSED)
-        return cv_fail(error, CV_NOT_FOUND, "nobody listens at %.200s", path);
-    return cv_fail_errno(error, CV_IO, saved, "%.200s", path);
+    return cv_unix_connect(path, out, error);
 }
 
 /* ---- the offering end ---- */
@@ -243,9 +195,8 @@ static void on_peer_poll(uv_poll_t *poll, int result, int events)
 
 static bool is_our_user(int fd)
 {
-    struct ucred peer;
-    socklen_t len = sizeof peer;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == geteuid();
+    uid_t uid;
+    return cv_unix_peer_uid(fd, &uid) && uid == geteuid();
 }
 
 static void on_listen_poll(uv_poll_t *poll, int result, int events)
@@ -275,21 +226,11 @@ static void on_worker_stop(void *arg)
 static struct cv_status listen_beside(struct cv_handover *handover, const char *path,
                                       struct cv_error *error)
 {
-    struct sockaddr_un address;
-    CV_RETURN_IF_ERROR(open_folder(path, &handover->dir_fd, handover->name, error));
-    int len = snprintf(handover->hidden_name, sizeof handover->hidden_name, "%s.%ld",
-                       handover->name, (long)getpid());
-    if (len <= 0 || !make_address(&address, handover->dir_fd, handover->hidden_name))
-        return cv_fail(error, CV_CONFIG, "no room for the socket's name %.100s", path);
-    handover->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (handover->listen_fd < 0)
-        return cv_fail_errno(error, CV_NO_RESOURCES, errno, "socket");
-    /* What an earlier process of this number may have left. */
-    (void)unlinkat(handover->dir_fd, handover->hidden_name, 0);
-    if (fchmod(handover->listen_fd, 0600) != 0 || /* bind makes the name with this mode */
-        bind(handover->listen_fd, (void *)&address, sizeof address) != 0 ||
-        listen(handover->listen_fd, BACKLOG) != 0)
-        return cv_fail_errno(error, CV_IO, errno, "%.200s", path);
+    CV_RETURN_IF_ERROR(cv_unix_name_open(path, &handover->name, error));
+    (void)snprintf(handover->hidden_name, sizeof handover->hidden_name, "%.*s.%ld",
+                   CV_UNIX_NAME_LEN_MAX, handover->name.name, (long)getpid());
+    CV_RETURN_IF_ERROR(cv_unix_listen(&handover->name, handover->hidden_name, BACKLOG,
+                                      &handover->listen_fd, error));
     handover->listen_poll = start_poll(handover, handover->listen_fd, on_listen_poll);
     return handover->listen_poll ? cv_ok() : cv_fail(error, CV_NO_MEMORY, "no memory");
 }
@@ -302,8 +243,12 @@ struct cv_status cv_handover_new(struct cv_worker *worker, const char *path,
     *out = NULL;
     if (!handover)
         return cv_fail(error, CV_NO_MEMORY, "no memory");
-    *handover = (struct cv_handover){
-        .worker = worker, .listen_fd = -1, .peer_fd = -1, .dir_fd = -1, .ops = ops, .arg = arg};
+    *handover = (struct cv_handover){.worker = worker,
+                                     .listen_fd = -1,
+                                     .peer_fd = -1,
+                                     .name = {.dir_fd = -1},
+                                     .ops = ops,
+                                     .arg = arg};
     cv_worker_item_add(worker, &handover->item, on_worker_stop, handover);
     struct cv_status status = listen_beside(handover, path, error);
     if (cv_is_ok(status))
@@ -315,8 +260,9 @@ struct cv_status cv_handover_new(struct cv_worker *worker, const char *path,
 
 struct cv_status cv_handover_publish(struct cv_handover *handover, struct cv_error *error)
 {
-    if (renameat(handover->dir_fd, handover->hidden_name, handover->dir_fd, handover->name) != 0)
-        return cv_fail_errno(error, CV_IO, errno, "%s", handover->name);
+    int dir_fd = handover->name.dir_fd;
+    if (renameat(dir_fd, handover->hidden_name, dir_fd, handover->name.name) != 0)
+        return cv_fail_errno(error, CV_IO, errno, "%s", handover->name.name);
     handover->is_published = true;
     return cv_ok();
 }
@@ -335,9 +281,9 @@ void cv_handover_stop(struct cv_handover *handover, bool is_left)
     if (handover->listen_fd >= 0)
         (void)close(handover->listen_fd);
     handover->listen_fd = -1;
-    if (!is_left && !handover->is_nameless && handover->dir_fd >= 0)
-        (void)unlinkat(handover->dir_fd,
-                       handover->is_published ? handover->name : handover->hidden_name, 0);
+    if (!is_left && !handover->is_nameless && handover->name.dir_fd >= 0)
+        (void)unlinkat(handover->name.dir_fd,
+                       handover->is_published ? handover->name.name : handover->hidden_name, 0);
     handover->is_nameless = true;
 }
 
@@ -351,8 +297,7 @@ void cv_handover_close(struct cv_handover **pointer)
         *handover->gone = true;
     cv_handover_drop(handover);
     cv_handover_stop(handover, false);
-    if (handover->dir_fd >= 0)
-        (void)close(handover->dir_fd);
+    cv_unix_name_close(&handover->name);
     cv_worker_item_remove(handover->worker, &handover->item);
     free(handover);
 }

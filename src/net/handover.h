@@ -63,7 +63,7 @@ void cv_handover_close(struct cv_handover **handover);
 /* --- the connecting end: any thread --- */
 
 /* Connects to whoever is published at `path`. CV_NOT_FOUND when nobody is, or nobody listens there
- * any more; CV_IO. `*fd` is the caller's. */
+ * any more, CV_AGAIN when it is too busy; CV_IO. `*fd` is the caller's. */
 struct cv_status cv_handover_connect(const char *path, int *fd, struct cv_error *error);
 
 /* One record, whole or not at all, never waiting; from several threads at once is fine. `passed`

@@ -23,11 +23,12 @@
 #include <utlist.h>
 
 #define F(state) (1U << CONSUMER_##state)
-static const char *const state_names[CONSUMER_STATE_COUNT] = {"reading",  "waiting", "moving",
-                                                              "exchange", "tunnel",  "ending"};
+static const char *const state_names[CONSUMER_STATE_COUNT] = {
+    "reading", "waiting", "held", "moving", "exchange", "tunnel", "ending"};
 static const uint32_t state_follows[CONSUMER_STATE_COUNT] = {
-    [CONSUMER_READING] = F(WAITING) | F(MOVING) | F(EXCHANGE) | F(ENDING),
+    [CONSUMER_READING] = F(WAITING) | F(HELD) | F(MOVING) | F(EXCHANGE) | F(ENDING),
     [CONSUMER_WAITING] = F(READING) | F(MOVING) | F(EXCHANGE) | F(ENDING),
+    [CONSUMER_HELD] = F(READING) | F(ENDING),
     [CONSUMER_MOVING] = F(READING) | F(EXCHANGE) | F(ENDING),
     [CONSUMER_EXCHANGE] = F(READING) | F(TUNNEL) | F(ENDING),
     [CONSUMER_TUNNEL] = F(ENDING),
@@ -69,6 +70,8 @@ void consumer_arm(struct cv_consumer *c)
             due = c->x.total_due_ms;
     } else if (c->state.state == CONSUMER_WAITING && now_ms + 20 < due) {
         due = now_ms + 20;
+    } else if (c->state.state == CONSUMER_HELD) {
+        due = c->held_due_ms;
     }
     if (due == UINT64_MAX || (cv_timer_is_running(&c->timer) && c->timer.due_ms <= due))
         return;
@@ -158,6 +161,10 @@ static void on_timer(void *arg)
             cv_fsm_set(&c->state, CONSUMER_READING);
             consumer_go_on(c);
         }
+    } else if (c->state.state == CONSUMER_HELD) {
+        if (now_ms >= c->held_due_ms)
+            problem_answer(c, c->held_status.id, CV_HOP_RELAY, NULL,
+                           c->head.framing == CV_HTTP_NO_BODY);
     } else if (now_ms >= c->client_due_ms) {
         on_client_due(c);
     } else if (c->state.state == CONSUMER_EXCHANGE || c->state.state == CONSUMER_TUNNEL) {
@@ -191,6 +198,7 @@ void consumer_free(struct cv_consumer *c)
     cv_defer_cancel(&c->next_request);
     if (c->is_listed)
         consumer_unlist(c);
+    cv_limits_disconnect(c->worker->relay->limits, c->connection, c->is_half_open);
     cv_http_parser_free(&c->parser);
     cv_buf_done(&c->in);
     cv_identity_unref(&c->owner);
@@ -266,6 +274,10 @@ static void take_event(struct cv_consumer *c, const struct cv_http_event *event,
         c->head = *event->head;
         c->is_between = false;
         c->has_asked = true;
+        if (c->is_half_open) {
+            c->is_half_open = false;
+            cv_limits_opened(c->worker->relay->limits, c->connection);
+        }
         give_time(c);
         if (config->limits_body_bytes && c->head.framing == CV_HTTP_LENGTH &&
             c->head.content_length > config->limits_body_bytes)

@@ -6,6 +6,7 @@
 #include "net/conn.h"
 #include "proto/ssh/ssh.h"
 #include "relay/consumer_private.h"
+#include "telemetry/log.h"
 #include "transport/link.h"
 
 #include <unistd.h>
@@ -17,22 +18,14 @@ static size_t out_cap(const struct cv_relay *relay)
     return (size_t)relay->config->ssh_window_bytes * 2 + CONSUMER_IN_MAX;
 }
 
-static bool is_trusted(const struct cv_relay *relay, const struct cv_addr *peer)
-{
-    for (size_t i = 0; i < relay->trusted_count; i++)
-        if (cv_cidr_has(&relay->trusted[i], peer))
-            return true;
-    return false;
-}
-
 /* A connection from `peer` whose request is still to come; NULL without memory. */
 static struct cv_consumer *new_from(struct cv_relay_worker *worker, const struct cv_addr *peer)
 {
     struct cv_consumer *c = consumer_new(worker);
     if (!c)
         return NULL;
-    c->peer = *peer;
-    c->is_peer_trusted = is_trusted(worker->relay, peer);
+    c->peer = c->client = *peer;
+    c->is_peer_trusted = source_is_trusted(worker->relay, peer);
     c->is_between = true;
     return c;
 }
@@ -52,6 +45,17 @@ static bool open_socket(struct cv_consumer *c, int fd, struct cv_tls_server *tls
     return true;
 }
 
+/* Without a word: before the TLS handshake there is none that could be read. */
+static void turn_away(struct cv_consumer *c, int fd)
+{
+    char peer[CV_ADDR_TEXT_LEN];
+    cv_log_limited(c->worker->relay->log, CV_LOG_WARN, "relay", "connection_refused",
+                   "too many connections from this address, one was closed",
+                   CV_F_STR("client", cv_addr_format_ip(&c->peer, peer)));
+    consumer_free(c);
+    (void)close(fd);
+}
+
 void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
                         bool is_private)
 {
@@ -61,6 +65,15 @@ void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_
         return;
     }
     c->is_private = is_private;
+    if (!is_private && !c->is_peer_trusted) {
+        c->is_half_open =
+            cv_limits_connect(worker->relay->limits, peer, consumer_now_ms(c), &c->connection);
+        if (!c->is_half_open) {
+            turn_away(c, fd);
+            return;
+        }
+        c->is_half_open = c->connection != NULL;
+    }
     (void)open_socket(c, fd, is_private ? NULL : worker->relay->tls);
 }
 
@@ -72,7 +85,7 @@ void cv_consumer_accept_passed(struct cv_relay_worker *worker, int fd, const str
         (void)close(fd);
         return;
     }
-    c->is_passed = c->is_last = true;
+    c->is_passed = c->is_last = c->is_charged = true;
     if (open_socket(c, fd, NULL))
         c->port.is_secure = is_tls;
 }
@@ -88,7 +101,7 @@ void cv_consumer_accept_back(struct cv_relay_worker *worker, struct cv_conn *con
         cv_conn_close(conn, cv_status(CV_NO_MEMORY));
         return;
     }
-    c->is_unpassable = true;
+    c->is_unpassable = c->is_charged = true;
     cv_port_adopt(&c->port, worker->worker, conn, out_cap(worker->relay), &consumer_port_ops, c);
     consumer_set_timer(c, worker->relay->config->limits_header_timeout_ms);
     consumer_process(c);

@@ -4,7 +4,7 @@
  * one by one), consumer_entry.c (where connections come from), consumer_move.c (to another worker),
  * pass.c (to another process), route.c (what a request is for, who asks), pages.c (the relay's own
  * pages), exchange.c (a request and its answer through an upstream), head.c (heads written anew),
- * problem.c (errors). Nobody else includes this.
+ * problem.c (errors), source.c (who asks, by address). Nobody else includes this.
  */
 #ifndef CV_RELAY_CONSUMER_PRIVATE_H
 #define CV_RELAY_CONSUMER_PRIVATE_H
@@ -15,6 +15,7 @@
 #include "proto/http/http.h"
 #include "proto/http/http_parser.h"
 #include "relay/consumer.h"
+#include "relay/limits.h"
 #include "relay/port.h"
 #include "relay/relay.h"
 #include "relay/upstream.h"
@@ -36,6 +37,7 @@ enum {
 enum consumer_state {
     CONSUMER_READING,  /* between requests, or in a request's head */
     CONSUMER_WAITING,  /* the head is here; waits for keys to verify its token with */
+    CONSUMER_HELD,     /* its token was refused, which it is told later */
     CONSUMER_MOVING,   /* on its way to another worker */
     CONSUMER_EXCHANGE, /* a request is with an upstream */
     CONSUMER_TUNNEL,   /* upgraded: bytes both ways */
@@ -59,11 +61,18 @@ struct exchange {
     uint64_t service_paused_ms; /* of the link, when service_due_ms was set … */
     uint64_t total_paused_ms;   /* … and total_due_ms */
     uint64_t body_received;
+    uint64_t answered;       /* bytes from the service, its head included */
+    const char *method;      /* for the audit log: a literal */
     const char *prefix_name; /* tunnel's name on the path form, else NULL */
     int status;              /* of the final answer, 0 before */
     unsigned tries;
     enum cv_http_framing request_framing, response_framing;
-    bool is_replayable; /* `request` still begins with the first byte */
+    cv_source *source;      /* for the moment; NULL: not counted */
+    struct cv_quota quota;  /* told with the answer */
+    unsigned retry_after_s; /* of a refusal; 0: as the error has it */
+    bool is_admitted;       /* counted for the source */
+    bool is_charged;        /* the relay that passed it on has counted it */
+    bool is_replayable;     /* `request` still begins with the first byte */
     bool is_idempotent;
     bool is_head_request;
     bool is_upgrade;
@@ -92,6 +101,10 @@ struct cv_consumer {
     struct cv_identity *owner;           /* streams: whose; every request is for `tunnel` */
     char tunnel[CV_TUNNEL_NAME_MAX + 1]; /* sockets: from the Host of the current request */
     struct cv_addr peer;
+    struct cv_addr client; /* who asks: the peer, or whom a trusted proxy names */
+    cv_source *connection; /* counts this connection; NULL: it is not counted */
+    struct cv_status held_status;
+    uint64_t held_due_ms;
     struct cv_timer timer; /* the next of all deadlines, looked at when it fires */
     struct cv_mail mail;
     uint64_t progress;      /* of the output, when client_due_ms was looked at last */
@@ -103,7 +116,9 @@ struct cv_consumer {
     uint64_t keys_due_ms;   /* waiting for keys: give up then */
     uint64_t keys_attempts;
     bool is_peer_trusted;
-    bool is_private; /* came to metrics.listen: liveness only */
+    bool is_half_open; /* `connection` counts it so */
+    bool is_charged;   /* the next request was counted by the relay that passed it on */
+    bool is_private;   /* came to metrics.listen: liveness only */
     bool has_moved;
     bool is_last;       /* no further request on this connection */
     bool has_asked;     /* a request has come on this connection */
@@ -168,6 +183,19 @@ void route_make_id(struct cv_consumer *c);
 void route_request(struct cv_consumer *c);
 /* The same after a move or after waiting for keys. */
 void route_go_on(struct cv_consumer *c);
+
+/* ---- source.c ---- */
+
+bool source_is_trusted(const struct cv_relay *relay, const struct cv_addr *peer);
+/* Finds out who asks: c->client, c->x.source. */
+void source_find(struct cv_consumer *c);
+/* Counts the current request for its source (once), and for its user and the relay. False: it was
+ * over, and has been answered. */
+bool source_admit(struct cv_consumer *c, enum cv_limit_kind kind);
+bool source_admit_user(struct cv_consumer *c, enum cv_limit_kind kind);
+/* After authentication has failed with `status`: true when the answer is to wait; it goes out by
+ * itself. */
+bool source_hold_back(struct cv_consumer *c, struct cv_status status);
 
 /* ---- pages.c ---- */
 

@@ -13,6 +13,7 @@
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
 #include "relay/session.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <string.h>
@@ -25,6 +26,28 @@ static void on_up_closed(void *arg, struct cv_status why);
 
 /* ---- ends ---- */
 
+static void audit_forward(const struct cv_consumer *c)
+{
+    const struct exchange *x = &c->x;
+    struct cv_audit_queue *record = c->worker->record;
+    char peer[CV_ADDR_TEXT_LEN];
+    if (!cv_audit_is_on(record, CV_AUDIT_FORWARD))
+        return;
+    const struct cv_log_field fields[] = {
+        CV_F_STR("userId", x->identity->subject),
+        CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
+        CV_F_STR("requestId", x->id),
+        CV_F_STR("tunnel", x->route.spec->name),
+        CV_F_STR("method", x->method),
+        CV_F_INT("status", x->status),
+        CV_F_BOOL("whole", x->is_response_whole || c->state.state == CONSUMER_TUNNEL),
+        CV_F_UINT("bytesIn", x->body_received),
+        CV_F_UINT("bytesOut", x->answered),
+        CV_F_UINT("durationMs", consumer_now_ms(c) - x->started_ms),
+        {.kind = CV_LOG_FIELD_END}};
+    cv_audit_put(record, CV_AUDIT_FORWARD, fields);
+}
+
 static void release(struct cv_consumer *c, bool is_reusable)
 {
     struct exchange *x = &c->x;
@@ -36,8 +59,10 @@ static void release(struct cv_consumer *c, bool is_reusable)
             cv_upstream_consumed(upstream, x->unconsumed);
         cv_upstream_close(upstream, is_reusable);
     }
-    if (x->is_counted)
+    if (x->is_counted) {
         (void)atomic_fetch_sub_explicit(&c->worker->busy, 1, memory_order_relaxed);
+        audit_forward(c);
+    }
     x->is_counted = false;
     cv_http_parser_free(&x->response);
     cv_buf_done(&x->request);
@@ -238,6 +263,7 @@ static void on_up_data(void *arg, struct cv_slice data)
     struct cv_consumer *c = arg;
     struct exchange *x = &c->x;
     x->unconsumed += data.len; /* before the bytes may end the exchange */
+    x->answered += data.len;
     if (c->state.state == CONSUMER_TUNNEL) {
         tunnel_out(c, data);
         give_back(c);
@@ -354,12 +380,14 @@ static void on_up_open(void *arg, bool is_reused)
 {
     struct cv_consumer *c = arg;
     (void)is_reused;
-    if (c->x.is_continue_due) {
-        c->x.is_continue_due = false;
-        /* Nobody has to wait for it (RFC 9110 §10.1.1): all of it, or nothing. */
+    /* Who has begun to send content does not wait (RFC 9110 §10.1.1). */
+    bool is_coming = c->x.body_received || cv_buf_len(&c->in) || cv_http_parser_rest(c->parser).len;
+    if (c->x.is_continue_due && !is_coming) {
+        /* Nobody has to wait for it: all of it, or nothing. */
         (void)cv_buf_append_str(cv_port_out(&c->port), "HTTP/1.1 100 Continue\r\n\r\n");
         cv_port_flush(&c->port);
     }
+    c->x.is_continue_due = false;
     send_request(c);
 }
 
@@ -450,6 +478,16 @@ static const struct cv_upstream_ops up_ops = {
     .on_closed = on_up_closed,
 };
 
+/* The head is gone when the exchange ends, and what a consumer makes up is not worth keeping. */
+static const char *method_name(struct cv_slice method)
+{
+    static const char *const known[] = {"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (cv_slice_is(method, known[i]))
+            return known[i];
+    return "other";
+}
+
 void exchange_begin(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
@@ -458,6 +496,7 @@ void exchange_begin(struct cv_consumer *c)
     (void)atomic_fetch_add_explicit(&c->worker->busy, 1, memory_order_relaxed);
     x->request_framing = c->head.framing;
     x->is_head_request = c->head.is_head;
+    x->method = method_name(c->head.method);
     x->is_upgrade = c->head.is_upgrade;
     x->is_replayable = true;
     x->is_idempotent =

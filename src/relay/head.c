@@ -47,8 +47,10 @@ struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out
         return cv_ok();
     TRY(cv_http_write_field(out, cv_slice_str("Access-Control-Allow-Origin"),
                             *cv_http_find(&c->head, "Origin")));
-    return cv_http_write_field_str(out, "Access-Control-Expose-Headers",
-                                   "X-Request-Id, Retry-After, Location");
+    return cv_http_write_field_str(
+        out, "Access-Control-Expose-Headers",
+        "X-Request-Id, Retry-After, Location, RateLimit, RateLimit-Policy, "
+        "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset");
 }
 
 /* ---- request ---- */
@@ -79,16 +81,26 @@ static bool is_traceparent(struct cv_slice v)
            cv_hex_decode(cv_slice(v.data + 53, 2), &flags, 1);
 }
 
+static struct cv_slice take_random(struct cv_relay_worker *worker, size_t len)
+{
+    if (worker->random_left < len) {
+        cv_random(worker->random, sizeof worker->random);
+        worker->random_left = sizeof worker->random;
+    }
+    worker->random_left -= len;
+    return cv_slice(worker->random + worker->random_left, len);
+}
+
 static struct cv_status write_trace(struct cv_consumer *c, struct cv_buf *out)
 {
     const struct cv_slice *given = cv_http_find(&c->head, "traceparent");
     if (given && cv_http_count(&c->head, "traceparent") == 1 && is_traceparent(*given))
         return cv_http_write_field(out, cv_slice_str("traceparent"), *given);
-    uint8_t random[24];
-    char hex[49], text[56];
-    cv_random(random, sizeof random);
-    cv_hex_encode(cv_slice(random, sizeof random), hex);
-    (void)snprintf(text, sizeof text, "00-%.32s-%.16s-00", hex, hex + 32);
+    char text[] = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00", hex[33];
+    cv_hex_encode(take_random(c->worker, 16), hex);
+    memcpy(text + 3, hex, 32);
+    cv_hex_encode(take_random(c->worker, 8), hex);
+    memcpy(text + 36, hex, 16);
     return cv_http_write_field_str(out, "traceparent", text);
 }
 
@@ -129,6 +141,10 @@ static struct cv_status write_forwarding(struct cv_consumer *c, struct cv_buf *o
 /* RFC 9110 §7.6.3: a gateway says that it was there, behind those before it. */
 static struct cv_status write_via(const struct cv_consumer *c, struct cv_buf *out)
 {
+    /* Seldom is there another one before. */
+    if (!cv_http_find(&c->head, "Via"))
+        return cv_http_write_field_str(out, "Via",
+                                       c->head.version_minor ? "1.1 culvert" : "1.0 culvert");
     struct cv_buf joined, via;
     cv_buf_init(&joined, 2 * c->worker->relay->config->limits_head_bytes);
     cv_buf_init(&via, 2 * c->worker->relay->config->limits_head_bytes);
@@ -356,6 +372,10 @@ static struct cv_status write_response(struct cv_consumer *c, const struct cv_ht
     else if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), now))
         TRY(cv_http_write_field_str(out, "Date", now));
     TRY(head_write_cors(c, out));
+    /* The service may have limits of its own: the standard field is a list that both stand in, the
+     * established ones can say only one thing. */
+    TRY(cv_quota_write(&c->x.quota, !cv_http_find(head, "X-RateLimit-Limit"),
+                       cv_worker_wall_seconds(c->worker->worker), out));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (head->status == 101) {
         TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));

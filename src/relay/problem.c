@@ -2,6 +2,7 @@
 #include "base/json.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <inttypes.h>
@@ -61,6 +62,7 @@ static struct cv_status write_own(struct cv_consumer *c, const struct own_answer
     TRY(write_browser_rules(c, out));
     if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), date))
         TRY(cv_http_write_field_str(out, "Date", date));
+    TRY(cv_quota_write(&c->x.quota, true, cv_worker_wall_seconds(c->worker->worker), out));
     if (c->x.id[0])
         TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (!answer->is_reusable)
@@ -105,7 +107,9 @@ static const char *extra_for(const struct cv_consumer *c, enum cv_status_id id, 
         return "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
     case 429:
     case 503:
-        return "Retry-After: 1\r\n";
+        (void)snprintf(line, 128, "Retry-After: %u\r\n",
+                       c->x.retry_after_s ? c->x.retry_after_s : 1);
+        return line;
     case 405:
         /* RFC 9110 §15.5.6. CONNECT and TRACE are refused everywhere, the rest on pages alone. */
         return c->head.is_connect || cv_slice_is(c->head.method, "TRACE") ? PROBLEM_ALLOW
@@ -126,7 +130,7 @@ static void log_answer(const struct cv_consumer *c, enum cv_status_id id, enum c
     cv_log_limited(log, level, "http", "request_refused", cv_status_text(id),
                    CV_F_STR("correlationId", c->x.id), CV_F_STATUS(cv_status(id)),
                    CV_F_STR("hop", cv_hop_name(hop)), CV_F_STR("detail", detail),
-                   CV_F_STR("client", cv_addr_format_ip(&c->peer, peer)),
+                   CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
                    CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL));
 }
 
@@ -147,6 +151,24 @@ static struct cv_status judge_body(struct cv_consumer *c)
     return is_fault ? status : cv_ok();
 }
 
+/* What was forwarded is recorded with its end, who could not say who he is as auth_failed. */
+static void audit_refused(const struct cv_consumer *c, enum cv_status_id id)
+{
+    char peer[CV_ADDR_TEXT_LEN];
+    bool is_limit = id == CV_RATE_LIMITED || id == CV_QUEUE_FULL || id == CV_CHANNEL_LIMIT;
+    const struct cv_log_field fields[] = {
+        CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL),
+        CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
+        CV_F_STR("requestId", c->x.id),
+        CV_F_STR("reason", cv_status_name(id)),
+        CV_F_INT("status", cv_status_http(id)),
+        {.kind = CV_LOG_FIELD_END}};
+    if (is_limit)
+        cv_audit_put(c->worker->record, CV_AUDIT_LIMIT, fields);
+    else if (c->x.identity && !c->x.is_counted)
+        cv_audit_put(c->worker->record, CV_AUDIT_REFUSED, fields);
+}
+
 void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
                     const char *detail, bool is_reusable)
 {
@@ -163,6 +185,7 @@ void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop
         is_reusable = false;
     }
     log_answer(c, id, hop, detail);
+    audit_refused(c, id);
     char *body = problem_json(c, id, hop, detail);
     struct own_answer answer = {
         .status = cv_status_http(id),

@@ -22,10 +22,12 @@
 #include "proto/ssh/host_key.h"
 #include "relay/consumer.h"
 #include "relay/keys.h"
+#include "relay/limits.h"
 #include "relay/registry.h"
 #include "relay/session_private.h"
 #include "relay/sockets.h"
 #include "relay/takeover.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <inttypes.h>
@@ -189,6 +191,60 @@ static unsigned worker_count(const struct cv_relay_config *config)
     return count < CV_RELAY_WORKERS_MAX ? count : CV_RELAY_WORKERS_MAX;
 }
 
+/* audit-ADDRESS.jsonl in the state folder: many relays may share that. */
+static struct cv_status audit_path(const struct cv_relay *relay, const char *state_dir, char *path,
+                                   size_t cap, struct cv_error *error)
+{
+    const struct cv_relay_config *c = relay->config;
+    char name[320];
+    if (c->audit_file)
+        return cv_slice_to_str(cv_slice_str(c->audit_file), path, cap)
+                   ? cv_ok()
+                   : cv_fail(error, CV_CONFIG, "audit.file: the path is too long");
+    (void)snprintf(name, sizeof name, "audit-%s.jsonl",
+                   c->listen.count ? c->listen.items[0] : "none");
+    return cv_state_dir_path(state_dir, name, path, cap, error);
+}
+
+static unsigned audit_classes(const struct cv_relay_config *config)
+{
+    unsigned classes = 0;
+    for (size_t i = 0; i < config->audit_events.count; i++) {
+        enum cv_audit_class class_id;
+        if (cv_audit_class_parse(config->audit_events.items[i], &class_id))
+            classes |= 1U << class_id;
+    }
+    return classes;
+}
+
+static struct cv_status open_audit(struct cv_relay *relay, const char *state_dir,
+                                   struct cv_error *error)
+{
+    const struct cv_relay_config *c = relay->config;
+    char path[4096];
+    if (!c->audit_enabled)
+        return cv_ok();
+    CV_RETURN_IF_ERROR(audit_path(relay, state_dir, path, sizeof path, error));
+    unsigned workers = worker_count(c);
+    struct cv_audit_options options = {
+        .path = path,
+        .instance = relay->instance,
+        .max_bytes = c->audit_max_bytes,
+        .keep = c->audit_keep,
+        .sync = strcmp(c->audit_fsync, "always") == 0  ? CV_AUDIT_SYNC_ALWAYS
+                : strcmp(c->audit_fsync, "never") == 0 ? CV_AUDIT_SYNC_NEVER
+                                                       : CV_AUDIT_SYNC_INTERVAL,
+        .classes = audit_classes(c),
+        .queues = workers + 1,
+        .log = relay->log,
+    };
+    CV_RETURN_IF_ERROR(cv_audit_new(&options, &relay->audit, error));
+    relay->record = cv_audit_queue(relay->audit, workers);
+    cv_audit(relay->record, STARTED, CV_F_STR("version", CV_VERSION), CV_F_INT("pid", getpid()),
+             CV_F_STR("issuer", relay->auth_policy->issuer));
+    return cv_ok();
+}
+
 static struct cv_status open_workers(struct cv_relay *relay, struct cv_error *error)
 {
     unsigned count = worker_count(relay->config);
@@ -199,6 +255,7 @@ static struct cv_status open_workers(struct cv_relay *relay, struct cv_error *er
         struct cv_relay_worker *worker = &relay->workers[i];
         worker->relay = relay;
         worker->index = i;
+        worker->record = cv_audit_queue(relay->audit, i);
         relay->worker_count = i + 1;
         CV_RETURN_IF_ERROR(cv_worker_new(i, &worker->worker, error));
         CV_RETURN_IF_ERROR(cv_token_cache_new(CV_TOKEN_CACHE_DEFAULT_ENTRIES,
@@ -220,9 +277,12 @@ static void relay_free(struct cv_relay *relay)
         cv_token_cache_free(&relay->workers[i].tokens);
     }
     cv_takeover_free(&relay->takeover);
+    cv_audit(relay->record, STOPPED);
+    cv_audit_free(&relay->audit);
     free(relay->workers);
     free(relay->sockets);
     cv_registry_free(&relay->registry);
+    cv_limits_free(&relay->limits);
     cv_keysource_free(&relay->keys);
     cv_tls_server_free(&relay->tls);
     cv_ssh_host_key_free(&relay->host_key);
@@ -241,6 +301,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     cv_random(instance, sizeof instance);
     cv_hex_encode(cv_slice(instance, sizeof instance), relay->instance);
     CV_RETURN_IF_ERROR(cv_registry_new(&relay->registry));
+    CV_RETURN_IF_ERROR(cv_limits_new(config, &relay->limits));
     CV_RETURN_IF_ERROR(open_policy(relay, error));
     CV_RETURN_IF_ERROR(open_keys(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_host_key(relay, state_dir, error));
@@ -248,6 +309,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     if (config->tls_cert_file)
         CV_RETURN_IF_ERROR(
             cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
+    CV_RETURN_IF_ERROR(open_audit(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));
     CV_RETURN_IF_ERROR(cv_relay_open_sockets(relay, error));
@@ -467,6 +529,7 @@ static void reload(struct cv_relay *relay)
     (void)snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
                    clock_ms() * 1000);
     cv_notify(relay->notify_socket, reloading);
+    cv_audit(relay->record, ADMIN, CV_F_STR("action", "reload"), CV_F_STR("by", "SIGHUP"));
     struct cv_status status = relay->tls ? cv_tls_server_reload(relay->tls, &error) : cv_ok();
     cv_log(relay->log, cv_is_ok(status) ? CV_LOG_INFO : CV_LOG_WARN, "relay", "reload_tls",
            cv_is_ok(status) ? "certificate read again" : "the old certificate stays in use",
@@ -479,12 +542,15 @@ static void reload(struct cv_relay *relay)
     tell_ready(relay);
 }
 
-static void change_level(struct cv_log *log, int step)
+static void change_level(struct cv_relay *relay, int step)
 {
-    int level = (int)cv_log_level(log) + step;
+    int level = (int)cv_log_level(relay->log) + step;
     if (level < CV_LOG_ERROR || level >= CV_LOG_LEVEL_COUNT)
         return;
-    cv_log_set_level(log, (enum cv_log_level)level);
+    cv_log_set_level(relay->log, (enum cv_log_level)level);
+    cv_audit(relay->record, CONFIG, CV_F_STR("key", "log.level"),
+             CV_F_STR("value", cv_log_level_name((enum cv_log_level)level)),
+             CV_F_STR("by", step > 0 ? "SIGUSR1" : "SIGUSR2"));
 }
 
 void cv_relay_serve(struct cv_relay **out)
@@ -498,9 +564,9 @@ void cv_relay_serve(struct cv_relay **out)
         if (signo == SIGHUP)
             reload(relay);
         else if (signo == SIGUSR1)
-            change_level(relay->log, 1);
+            change_level(relay, 1);
         else if (signo == SIGUSR2)
-            change_level(relay->log, -1);
+            change_level(relay, -1);
     }
     *out = NULL;
     stop(relay, relay->config->shutdown_drain_ms, &set);

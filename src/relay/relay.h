@@ -12,11 +12,14 @@
 
 #include <stdatomic.h>
 
+struct cv_audit;
+struct cv_audit_queue;
 struct cv_auth_policy;
 struct cv_cidr;
 struct cv_consumer;
 struct cv_fetch;
 struct cv_keysource;
+struct cv_limits;
 struct cv_listener;
 struct cv_log;
 struct cv_registry;
@@ -27,7 +30,7 @@ struct cv_takeover;
 struct cv_tls_server;
 struct cv_token_cache;
 
-enum { CV_RELAY_WORKERS_MAX = 256, CV_RELAY_LISTENERS_MAX = 16 };
+enum { CV_RELAY_WORKERS_MAX = 256, CV_RELAY_LISTENERS_MAX = 16, CV_RELAY_RANDOM_BYTES = 1536 };
 
 /* A listening socket on one of the workers. */
 struct cv_relay_socket {
@@ -42,7 +45,10 @@ struct cv_relay_socket {
 struct cv_relay {
     const struct cv_relay_config *config;
     struct cv_log *log;
+    struct cv_audit *audit;        /* NULL: none is kept */
+    struct cv_audit_queue *record; /* of the main thread */
     struct cv_registry *registry;
+    struct cv_limits *limits;
     struct cv_keysource *keys;
     struct cv_auth_policy *auth_policy;
     struct cv_ssh_host_key *host_key;
@@ -68,6 +74,7 @@ struct cv_relay_worker {
     struct cv_relay *relay;
     struct cv_worker *worker;
     unsigned index;
+    struct cv_audit_queue *record; /* this thread's; NULL: no audit log */
     struct cv_token_cache *tokens;
     struct cv_consumer *consumers; /* utlist DL: connections of consumers on this worker */
     atomic_uint consumer_count;
@@ -77,6 +84,12 @@ struct cv_relay_worker {
     atomic_uint moved_count;  /* of them, those whose agents have a link elsewhere by now */
     atomic_uint stream_count; /* of those links: in use or waited for */
     uint64_t next_request;    /* for request ids: instance, worker, number */
+    uint64_t failures_second; /* failed authentications in the audit log: of this second … */
+    unsigned failures_recorded;
+    uint64_t failures_suppressed; /* … and since the last one that is in it */
+    uint8_t random[CV_RELAY_RANDOM_BYTES]; /* for trace ids, which need not be secret: one system
+                                              call for many requests */
+    size_t random_left;                    /* unused, at the end */
     struct cv_fetch *key_fetch;
     struct cv_timer tick; /* first worker: housekeeping */
     uint64_t expire_due_ms;

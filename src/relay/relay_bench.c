@@ -29,13 +29,16 @@ void bench_token(const struct bench *bench, const char *subject, struct cv_buf *
 
 void bench_start(struct bench *bench, const char *workers, const char *const *settings)
 {
-    struct cv_override overrides[BENCH_SETTINGS_MAX + 3] = {
+    struct cv_override overrides[BENCH_SETTINGS_MAX + 5] = {
         {"listen", "127.0.0.1:0", "test"},
         {"workers", workers, "test"},
         /* A lost link ends at once; resuming has tests of its own. */
         {"link.resume_window", "0", "test"},
+        /* So have limits; a bench asks all it can. */
+        {"limits.free.requests_per_minute", "0", "test"},
+        {"limits.ip.requests_per_minute", "0", "test"},
     };
-    size_t count = 3;
+    size_t count = 5;
     for (; settings && settings[0]; settings += 2)
         overrides[count++] = (struct cv_override){settings[0], settings[1], "test"};
     struct cv_config_sources sources = {

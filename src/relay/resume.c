@@ -38,6 +38,9 @@ static struct cv_status read_claim(const struct cv_consumer *c, struct cv_link_c
 
 static void refuse(struct cv_consumer *c, struct cv_status why)
 {
+    /* Proven resumes are exempt, however many a network that comes back brings at once. */
+    if (!source_admit(c, CV_LIMIT_UPGRADES))
+        return;
     cv_log_limited(c->worker->relay->log, CV_LOG_WARN, "session", "resume_refused",
                    cv_status_text(why.id), CV_F_STR("userId", c->x.identity->subject),
                    CV_F_STATUS(why), CV_F_STR("correlationId", c->x.id));

@@ -5,6 +5,7 @@
  */
 #include "auth/auth.h"
 #include "base/digest.h"
+#include "base/digits.h"
 #include "config/relay_config.h"
 #include "net/conn.h"
 #include "proto/http/http_parser.h"
@@ -16,6 +17,7 @@
 #include "relay/consumer_private.h"
 #include "relay/keys.h"
 #include "relay/session.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <inttypes.h>
@@ -24,12 +26,19 @@
 
 #define TRY CV_RETURN_IF_ERROR
 
-enum { KEYS_WAIT_MS = 5000 };
+enum { KEYS_WAIT_MS = 5000, AUDIT_FAILURES_PER_SECOND = 50 };
 
 void route_make_id(struct cv_consumer *c)
 {
-    (void)snprintf(c->x.id, sizeof c->x.id, "%s-%x-%" PRIx64, c->worker->relay->instance,
-                   c->worker->index, ++c->worker->next_request);
+    char *at = c->x.id;
+    size_t len = strlen(c->worker->relay->instance);
+    memcpy(at, c->worker->relay->instance, len);
+    at += len;
+    *at++ = '-';
+    at += cv_digits_hex(at, c->worker->index);
+    *at++ = '-';
+    at += cv_digits_hex(at, ++c->worker->next_request);
+    *at = '\0';
 }
 
 /* ---- token ---- */
@@ -62,11 +71,54 @@ static struct cv_status find_token(const struct cv_consumer *c, struct cv_slice 
     return cv_status(token->len ? CV_OK : CV_AUTH_MISSING);
 }
 
+/* Whoever has no token can fail as often as the network lets it: the log must not be all that. */
+static bool admit_failure(struct cv_relay_worker *worker, uint64_t *suppressed)
+{
+    uint64_t second = cv_worker_now_ms(worker->worker) / 1000;
+    if (second != worker->failures_second) {
+        worker->failures_second = second;
+        worker->failures_recorded = 0;
+    }
+    if (worker->failures_recorded >= AUDIT_FAILURES_PER_SECOND) {
+        worker->failures_suppressed++;
+        return false;
+    }
+    worker->failures_recorded++;
+    *suppressed = worker->failures_suppressed;
+    worker->failures_suppressed = 0;
+    return true;
+}
+
+/* A request for a tunnel is in the audit log once: with its end (exchange.c), or as refused. */
+static void audit_auth_ok(const struct cv_consumer *c, const char *what)
+{
+    char peer[CV_ADDR_TEXT_LEN];
+    cv_audit(c->worker->record, AUTH_OK, CV_F_STR("userId", c->x.identity->subject),
+             CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
+             CV_F_STR("requestId", c->x.id), CV_F_STR("what", what),
+             CV_F_STR("jti", c->x.identity->jti[0] ? c->x.identity->jti : NULL));
+}
+
+static void audit_auth_failed(const struct cv_consumer *c, struct cv_status status,
+                              const char *peer)
+{
+    struct cv_audit_queue *record = c->worker->record;
+    uint64_t suppressed = 0;
+    if (cv_audit_is_on(record, CV_AUDIT_AUTH_FAILED) && admit_failure(c->worker, &suppressed))
+        cv_audit(record, AUTH_FAILED, CV_F_STR("reason", cv_auth_result_name(status.id)),
+                 CV_F_STR("client", peer), CV_F_STR("requestId", c->x.id),
+                 CV_F_UINT("notRecorded", suppressed));
+}
+
 static void log_auth(const struct cv_consumer *c, struct cv_status status, const char *detail)
 {
     struct cv_log *log = c->worker->relay->log;
     char peer[CV_ADDR_TEXT_LEN];
-    cv_addr_format_ip(&c->peer, peer);
+    if (cv_is_ok(status) && !cv_log_is_on(log, CV_LOG_DEBUG))
+        return;
+    cv_addr_format_ip(&c->client, peer);
+    if (!cv_is_ok(status))
+        audit_auth_failed(c, status, peer);
     if (cv_is_ok(status))
         cv_log(log, CV_LOG_DEBUG, "auth", "auth_ok", "token accepted",
                CV_F_STR("userId", c->x.identity->subject), CV_F_STR("client", peer),
@@ -108,6 +160,8 @@ static bool authenticate(struct cv_consumer *c)
     log_auth(c, status, error.detail);
     if (cv_is_ok(status))
         return true;
+    if (source_hold_back(c, status))
+        return false;
     problem_answer(c, status.id, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
     return false;
 }
@@ -185,9 +239,9 @@ void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint
 
 /* At the limit the link that has waited longest for its agent to come back makes room: that agent
  * has most likely come back already, as this new link. */
-static bool join(struct cv_relay *relay, const struct cv_user_key *user)
+static bool join(struct cv_relay *relay, const struct cv_user_key *user, unsigned links)
 {
-    size_t max = (size_t)relay->config->limits_max_links_per_user + CV_SESSION_QUIET_LINKS_MAX;
+    size_t max = (size_t)links + CV_SESSION_QUIET_LINKS_MAX;
     if (cv_registry_join(relay->registry, user, max))
         return true;
     struct cv_session *oldest = cv_registry_longest_detached(relay->registry, user);
@@ -209,7 +263,7 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
     }
     struct cv_relay *relay = c->worker->relay;
     const struct cv_user_key *user = (const struct cv_user_key *)c->x.identity->user_key;
-    if (!join(relay, user)) {
+    if (!join(relay, user, cv_limits_tier(relay->limits, c->x.identity)->links)) {
         problem_answer(c, CV_RATE_LIMITED, CV_HOP_RELAY, "too many links of this user", false);
         return;
     }
@@ -219,12 +273,14 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
     struct cv_conn *conn = cv_port_take_conn(&c->port);
     struct cv_status status =
         cv_session_accept(c->worker, conn, c->x.identity, has_agent ? agent_id : NULL, link_id,
-                          cv_slice_is(protocol, "culvert.v1"), early);
+                          cv_slice_is(protocol, "culvert.v1"), early, c->connection);
     if (!cv_is_ok(status)) {
         cv_log_limited(relay->log, CV_LOG_ERROR, "http", "link_failed", "a link could not be made",
                        CV_F_STATUS(status));
         cv_registry_leave(relay->registry, user);
         cv_conn_close(conn, status);
+    } else {
+        c->connection = NULL; /* the link's from now on */
     }
     consumer_gone(c);
 }
@@ -245,8 +301,11 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
         problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, false);
         return;
     }
-    if (!authenticate(c))
+    /* An agent that comes back proves it below; what is not proven counts there. */
+    if ((!field(c, "Culvert-Resume").len && !source_admit(c, CV_LIMIT_UPGRADES)) ||
+        !authenticate(c))
         return;
+    audit_auth_ok(c, "link");
     status = cv_ws_choose_protocol(cv_http_join(&c->head, "Sec-WebSocket-Protocol", joined),
                                    supported, 2, &protocol);
     if (!cv_is_ok(status) || !protocol.len) {
@@ -264,7 +323,8 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
         problem_answer(c, CV_SHUTTING_DOWN, CV_HOP_RELAY, NULL, false);
         return;
     }
-    accept_link(c, protocol);
+    if (source_admit_user(c, CV_LIMIT_UPGRADES))
+        accept_link(c, protocol);
 }
 
 static void serve_upgrade(struct cv_consumer *c)
@@ -398,7 +458,8 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
         problem_answer(c, CV_ORIGIN, CV_HOP_CONSUMER, NULL, false);
         return;
     }
-    if (!authenticate(c))
+    if (!source_admit(c, CV_LIMIT_REQUESTS) || !authenticate(c) ||
+        !source_admit_user(c, CV_LIMIT_REQUESTS))
         return;
     if (!cv_identity_may_use_tunnel(c->x.identity, name)) {
         problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "the token is not valid for this tunnel",
@@ -427,8 +488,10 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
 
 static void serve_diagnostics(struct cv_consumer *c)
 {
-    if (authenticate(c))
-        pages_diagnostics(c);
+    if (!source_admit(c, CV_LIMIT_REQUESTS) || !authenticate(c))
+        return;
+    audit_auth_ok(c, "api");
+    pages_diagnostics(c);
 }
 
 void route_request(struct cv_consumer *c)
@@ -436,6 +499,9 @@ void route_request(struct cv_consumer *c)
     route_make_id(c);
     c->x.started_ms = consumer_now_ms(c);
     c->keys_due_ms = 0;
+    c->x.is_charged = c->is_charged;
+    c->is_charged = false;
+    source_find(c);
     route_go_on(c);
 }
 

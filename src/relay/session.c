@@ -14,7 +14,9 @@
 #include "proto/link/resume.h"
 #include "proto/ssh/ssh.h"
 #include "relay/bridge.h"
+#include "relay/limits.h"
 #include "relay/session_private.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <stdio.h>
@@ -183,6 +185,23 @@ static void take_identity(struct cv_session *session, struct cv_identity *identi
     arm_expiry(session);
 }
 
+static void audit_link(struct cv_session *session, enum cv_audit_event event,
+                       const struct cv_addr *peer)
+{
+    char id[33], client[CV_ADDR_TEXT_LEN];
+    struct cv_audit_queue *record = session->worker->record;
+    if (!cv_audit_is_on(record, event))
+        return;
+    cv_hex_encode(cv_slice(session->link_id, sizeof session->link_id), id);
+    const struct cv_log_field fields[] = {
+        CV_F_STR("userId", session->identity->subject),
+        CV_F_STR("linkId", id),
+        CV_F_STR("client", cv_addr_format_ip(peer, client)),
+        CV_F_STR("jti", session->identity->jti[0] ? session->identity->jti : NULL),
+        {.kind = CV_LOG_FIELD_END}};
+    cv_audit_put(record, event, fields);
+}
+
 struct cv_status cv_session_resume(struct cv_session *session, const struct cv_link_claim *claim,
                                    struct cv_conn *conn, struct cv_identity *identity,
                                    struct cv_slice early)
@@ -197,6 +216,7 @@ struct cv_status cv_session_resume(struct cv_session *session, const struct cv_l
            "the agent is back on its link", CV_F_STR("userId", session->user_id),
            CV_F_UINT("detachedMs", paused_ms), CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("counter", claim->counter));
+    audit_link(session, CV_AUDIT_RESUME, cv_conn_peer_addr(conn));
     take_identity(session, identity);
     session_say_again(session);
     cv_pool_on_capacity(&session->pool);
@@ -221,6 +241,13 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
            CV_F_UINT("bytesIn", cv_link_bytes_in(session->link)),
            CV_F_UINT("bytesOut", cv_link_bytes_out(session->link)),
            CV_F_UINT("durationMs", now_ms - session->since_ms));
+    char id[33];
+    cv_hex_encode(cv_slice(session->link_id, sizeof session->link_id), id);
+    cv_audit(worker->record, DISCONNECT, CV_F_STR("userId", session->identity->subject),
+             CV_F_STR("linkId", id), CV_F_STR("reason", cv_status_name(why.id)),
+             CV_F_UINT("bytesIn", cv_link_bytes_in(session->link)),
+             CV_F_UINT("bytesOut", cv_link_bytes_out(session->link)),
+             CV_F_UINT("durationMs", now_ms - session->since_ms));
     session->link = NULL;
     cv_worker_timer_stop(worker->worker, &session->expiry);
     cv_registry_remove_link(relay->registry, session);
@@ -230,6 +257,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     (void)atomic_fetch_sub_explicit(&worker->session_count, 1, memory_order_relaxed);
     if (session->has_moved)
         (void)atomic_fetch_sub_explicit(&worker->moved_count, 1, memory_order_relaxed);
+    cv_limits_disconnect(relay->limits, session->source, false);
     cv_registry_leave(relay->registry, &session->user_key);
     cv_session_unref(&session);
 }
@@ -250,17 +278,16 @@ static const struct cv_link_ops link_ops = {
  * link that could not hold a few packets would not move. */
 enum { REPLAY_MIN = 256 * 1024 };
 
-static size_t replay_share(const struct cv_relay_config *c)
+static size_t replay_share(const struct cv_relay_config *c, unsigned links)
 {
-    uint64_t share =
-        c->limits_user_replay_bytes / (c->limits_max_links_per_user + CV_SESSION_QUIET_LINKS_MAX);
+    uint64_t share = c->limits_user_replay_bytes / (links + CV_SESSION_QUIET_LINKS_MAX);
     if (share < REPLAY_MIN)
         share = REPLAY_MIN;
     return (size_t)(share < c->link_replay_bytes ? share : c->link_replay_bytes);
 }
 
-static struct cv_link_options link_options(const struct cv_relay *relay, bool is_culvert,
-                                           const uint8_t link_id[16])
+static struct cv_link_options link_options(const struct cv_relay *relay, unsigned links,
+                                           bool is_culvert, const uint8_t link_id[16])
 {
     const struct cv_relay_config *c = relay->config;
     struct cv_link_options options = {
@@ -278,7 +305,7 @@ static struct cv_link_options link_options(const struct cv_relay *relay, bool is
             c->ssh_keepalive_interval_ms ? (uint32_t)c->ssh_keepalive_interval_ms : UINT32_MAX,
         .ping_interval_ms = (uint32_t)c->ws_ping_interval_ms,
         .pong_timeout_ms = (uint32_t)c->ws_pong_timeout_ms,
-        .replay_bytes = replay_share(c),
+        .replay_bytes = replay_share(c, links),
         .max_frame_bytes = c->ws_max_frame_bytes,
         .resume_ms = c->link_resume_window_ms,
     };
@@ -289,7 +316,7 @@ static struct cv_link_options link_options(const struct cv_relay *relay, bool is
 struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_conn *conn,
                                    struct cv_identity *identity, const uint8_t *agent_id,
                                    const uint8_t link_id[16], bool is_culvert,
-                                   struct cv_slice early)
+                                   struct cv_slice early, struct cv_bucket_entry *source)
 {
     struct cv_session *session = calloc(1, sizeof *session);
     if (!session)
@@ -306,7 +333,9 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     (void)snprintf(session->user_id, sizeof session->user_id, "%.63s", identity->subject);
     cv_pool_init(&session->pool, session);
     cv_timer_init(&session->expiry, on_expiry, session);
-    struct cv_link_options options = link_options(worker->relay, is_culvert, link_id);
+    struct cv_link_options options = link_options(
+        worker->relay, cv_limits_tier(worker->relay->limits, identity)->links, is_culvert, link_id);
+    struct cv_addr peer = *cv_conn_peer_addr(conn);
     struct cv_status status = cv_registry_add_link(worker->relay->registry, session);
     if (cv_is_ok(status))
         status = cv_link_new(worker->worker, conn, &options, early, &link_ops, session,
@@ -318,6 +347,8 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     }
     DL_APPEND(worker->sessions, session);
     (void)atomic_fetch_add_explicit(&worker->session_count, 1, memory_order_relaxed);
+    audit_link(session, CV_AUDIT_CONNECT, &peer);
+    session->source = source;
     arm_expiry(session);
     return cv_ok();
 }

@@ -11,6 +11,7 @@
 
 #include <stdatomic.h>
 
+struct cv_bucket_entry;
 struct cv_conn;
 struct cv_identity;
 struct cv_link_claim;
@@ -20,12 +21,13 @@ struct cv_relay_worker;
 enum { CV_SESSION_QUIET_LINKS_MAX = 10 };
 
 /* Takes over an upgraded connection (the 101 is in its output) as a link of `identity`. `early` are
- * the bytes behind the upgrade. `agent_id`: 16 bytes from Culvert-Agent, or NULL. CV_NO_MEMORY
- * leaves `conn` with the caller. */
+ * the bytes behind the upgrade. `source` counts the connection (limits.h) and is the link's from
+ * here on, but not on failure; NULL where it is not counted. `agent_id`: 16 bytes from
+ * Culvert-Agent, or NULL. CV_NO_MEMORY leaves `conn` with the caller. */
 struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_conn *conn,
                                    struct cv_identity *identity, const uint8_t *agent_id,
                                    const uint8_t link_id[16], bool is_culvert,
-                                   struct cv_slice early);
+                                   struct cv_slice early, struct cv_bucket_entry *source);
 
 struct cv_session *cv_session_ref(struct cv_session *session);
 void cv_session_unref(struct cv_session **session);

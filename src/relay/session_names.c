@@ -7,8 +7,11 @@
  * session_withdraw. Ways it fails: the request is not in order, or not within the token's rights or
  * the limits (refuse); another agent takes the name (on_displaced, by mail from its worker).
  */
+#include "base/digest.h"
 #include "config/relay_config.h"
+#include "relay/limits.h"
 #include "relay/session_private.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <stdio.h>
@@ -124,6 +127,22 @@ static struct session_tunnel *put_tunnel(struct cv_session *session, struct cv_t
     return tunnel;
 }
 
+static void audit_tunnel(const struct cv_session *session, const char *event, const char *name,
+                         uint32_t port)
+{
+    char id[33];
+    bool is_published = strcmp(event, "tunnel_published") == 0;
+    cv_hex_encode(cv_slice(session->link_id, sizeof session->link_id), id);
+    const struct cv_log_field fields[] = {CV_F_STR("userId", session->identity->subject),
+                                          CV_F_STR("linkId", id),
+                                          CV_F_STR("tunnel", name),
+                                          CV_F_UINT("port", port),
+                                          CV_F_STR("reason", is_published ? NULL : event),
+                                          {.kind = CV_LOG_FIELD_END}};
+    cv_audit_put(session->worker->record, is_published ? CV_AUDIT_PUBLISH : CV_AUDIT_WITHDRAW,
+                 fields);
+}
+
 /* A name that comes or goes is worth a line, until a peer makes nothing but lines of it. */
 static void log_tunnel(struct cv_session *session, const char *event, const char *message,
                        const char *name, uint32_t port)
@@ -131,6 +150,7 @@ static void log_tunnel(struct cv_session *session, const char *event, const char
     struct cv_log *log = session->worker->relay->log;
     if (session->told < SESSION_TOLD_MAX) {
         session->told++;
+        audit_tunnel(session, event, name, port);
         cv_log(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
                CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
         return;
@@ -259,7 +279,7 @@ bool session_publish(struct cv_session *session, struct cv_slice name, uint32_t 
         return refuse(session, name, "the token is not valid for this tunnel");
     if (!publishes_anything(session) &&
         cv_registry_user_sessions(relay->registry, &session->user_key) >=
-            relay->config->limits_max_links_per_user)
+            cv_limits_tier(relay->limits, session->identity)->links)
         return refuse(session, name, "too many links of this user");
     struct session_tunnel *tunnel = find_tunnel(session, name);
     enum cv_tunnel_kind kind = port == 80 ? CV_TUNNEL_HTTP : CV_TUNNEL_TCP;

@@ -49,8 +49,9 @@ struct cv_session {
     struct session_name *replaced; /* utlist LL, at most SESSION_TUNNELS_MAX */
     uint64_t shutdown_due_ms;      /* the relay stops then; 0: it does not */
     struct cv_pool pool;
-    bool has_moved;    /* its agent has another link to somewhere else */
-    bool is_withdrawn; /* for good */
+    bool has_moved;                 /* its agent has another link to somewhere else */
+    bool is_withdrawn;              /* for good */
+    struct cv_bucket_entry *source; /* counts the link; NULL: it is not counted */
     uint64_t since_ms;
     struct cv_timer expiry; /* the token's end */
     char user_id[64];       /* for logs: the subject, cut */

@@ -190,16 +190,33 @@ static void json_field(struct out *out, const struct cv_log_field *field)
     settle(out, mark);
 }
 
-/* RFC 3339 with milliseconds, in UTC; people at a terminal know the date. */
-static void put_time(struct out *out, uint64_t realtime_ms, bool has_date)
+void cv_log_time(uint64_t realtime_ms, char out[CV_LOG_TIME_SIZE])
 {
     time_t seconds = (time_t)(realtime_ms / 1000);
     struct tm tm;
-    char text[40];
-    if (!gmtime_r(&seconds, &tm) || strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm) == 0)
-        return;
-    put_str(out, has_date ? text : strchr(text, 'T') + 1);
-    put_format(out, ".%03uZ", (unsigned)(realtime_ms % 1000));
+    size_t len =
+        gmtime_r(&seconds, &tm) ? strftime(out, CV_LOG_TIME_SIZE, "%Y-%m-%dT%H:%M:%S", &tm) : 0;
+    (void)snprintf(out + len, CV_LOG_TIME_SIZE - len, ".%03uZ", (unsigned)(realtime_ms % 1000));
+}
+
+/* People at a terminal know the date. */
+static void put_time(struct out *out, uint64_t realtime_ms, bool has_date)
+{
+    char text[CV_LOG_TIME_SIZE];
+    cv_log_time(realtime_ms, text);
+    const char *clock = strchr(text, 'T');
+    put_str(out, has_date || !clock ? text : clock + 1);
+}
+
+void cv_log_line_members(struct cv_log_line *line, const struct cv_log_field *fields)
+{
+    line->len = 0;
+    struct out out = {.line = line, .cap = sizeof line->text - TAIL_MAX};
+    for (const struct cv_log_field *f = fields; f->kind != CV_LOG_FIELD_END; f++)
+        json_field(&out, f);
+    out.cap = sizeof line->text;
+    if (out.is_cut)
+        put_str(&out, ",\"truncated\":true");
 }
 
 void cv_log_line_json(struct cv_log_line *line, const struct cv_log_record *record)

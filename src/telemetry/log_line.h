@@ -39,4 +39,12 @@ void cv_log_line_json(struct cv_log_line *line, const struct cv_log_record *reco
 void cv_log_line_text(struct cv_log_line *line, const struct cv_log_record *record,
                       bool has_colour);
 
+/* Members of an object, `,"key":value` each, for other lines than the log's: strings as above.
+ * Nothing else is written; what does not fit is left out and "truncated" set. */
+void cv_log_line_members(struct cv_log_line *line, const struct cv_log_field *fields);
+
+/* RFC 3339 with milliseconds, in UTC. */
+#define CV_LOG_TIME_SIZE 32
+void cv_log_time(uint64_t realtime_ms, char out[CV_LOG_TIME_SIZE]);
+
 #endif

@@ -157,7 +157,14 @@ def warm_up(load):
     load.download(1)
 
 
-def run(case, units):
+def is_disturbed(agent):
+    """A second handshake costs as much as some hundred requests: the machine was too busy for the
+    first one's time limits."""
+    return any(agent.find(event) for event in
+               ("connect_failed", "reconnecting", "connection_lost", "link_resumed"))
+
+
+def run(case, units, tries=3):
     """One run of relay and agent under callgrind; their profiles. Without units: start, warm-up and
     end alone."""
     import culvert
@@ -180,6 +187,8 @@ def run(case, units):
         pids = {"relay": relay.pid, "agent": agent.pid}
         agent.stop()
         relay.stop()
+        if is_disturbed(agent) and tries > 1:
+            return run(case, units, tries - 1)
         return {name: callgrind.parse(out / f"{pid}.out") for name, pid in pids.items()}
     finally:
         events.close()

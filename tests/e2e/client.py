@@ -41,13 +41,15 @@ class Response:
 
 class Client:
     def __init__(self, port, host="127.0.0.1", timeout=15, tls=None, server_name=None,
-                 receive_buffer=None):
+                 receive_buffer=None, source=None):
         self.port = port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(timeout)
+        if source:
+            self.sock.bind((source, 0))
         self.sock.connect((host, port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:

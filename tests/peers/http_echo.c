@@ -5,10 +5,13 @@
  *
  *     http_echo --listen HOST:PORT [--record FILE]
  *
- * Any method but CONNECT is answered with 200 and the request's own body, framed as it came, with
- * its trailers; X-Echo-Method and X-Echo-Target tell the request line. With the query "head" the
- * body is instead the head as received, one field a line. --record appends every byte that arrives,
- * of all connections, to FILE: an empty file proves that nothing came through. Port 0 takes a free
+ * GET, HEAD, POST, PUT and PATCH are answered with 200 and the request's own content: with
+ * Content-Length, or, with trailers or more than HOLD_BYTES in chunks, in chunks and with the
+ * trailers. So is OPTIONS, without content with 204 and Allow. DELETE and TRACE are known but not
+ * allowed here (405), other methods unknown (501, RFC 9110 §9.1). X-Echo-Method and X-Echo-Target
+ * tell the request line. With the query "head" the body is instead the head as received, one field
+ * a line. --record appends every byte that arrives, of all connections, to FILE: an empty file
+ * proves that nothing came through. Port 0 takes a free
  * one; "listening on HOST:PORT" is the first line on stdout.
  *
  * One thread, poll(). Each connection: bytes in → parser → out buffer → bytes out. The parser is
@@ -42,13 +45,15 @@ struct conn {
     int fd;
     struct cv_http_parser *parser;
     struct cv_buf out;
-    bool is_eof;      /* the client has closed its side */
-    size_t held;      /* bytes at the end of `out` that wait for the end of their request */
-    uint64_t gone_ms; /* closed for writing: until when we read on; 0 before */
-    bool is_ending;   /* close once everything is written */
-    bool is_chunked;  /* the answer */
-    bool is_silent;   /* the answer has no body: HEAD, or the head was the answer */
-    bool keeps_alive; /* of the request being answered */
+    bool is_eof;           /* the client has closed its side */
+    size_t held;           /* bytes at the end of `out` that wait for the end of their request */
+    uint64_t gone_ms;      /* closed for writing: until when we read on; 0 before */
+    struct cv_buf content; /* of a chunked request, while it may still be sent in one piece */
+    bool is_ending;        /* close once everything is written */
+    bool is_open;          /* the answer's framing waits for `content` */
+    bool is_chunked;       /* the answer */
+    bool is_silent;        /* the answer has no body of the request's */
+    bool keeps_alive;      /* of the request being answered */
     uint8_t in[IN_BYTES];
 };
 
@@ -57,6 +62,7 @@ static void conn_free(struct conn **conn)
     (void)close((*conn)->fd);
     cv_http_parser_free(&(*conn)->parser);
     cv_buf_done(&(*conn)->out);
+    cv_buf_done(&(*conn)->content);
     free(*conn);
     *conn = NULL;
 }
@@ -73,6 +79,7 @@ static struct conn *conn_new(int fd)
     }
     conn->fd = fd;
     cv_buf_init(&conn->out, OUT_BYTES);
+    cv_buf_init(&conn->content, HOLD_BYTES);
     return conn;
 }
 
@@ -106,27 +113,27 @@ static struct cv_status write_received(struct cv_buf *out, const struct cv_http_
     return cv_ok();
 }
 
-static struct cv_status answer_head(struct conn *conn, const struct cv_http_head *head)
+/* RFC 9110 §9.1: a method that is unknown is 501, one that is not for this resource 405. */
+static int status_of(const struct cv_http_head *head)
 {
-    struct cv_buf *out = &conn->out;
-    bool wants_head = head->has_query && cv_slice_is(head->query, "head");
-    struct cv_buf received;
-    cv_buf_init(&received, IN_BYTES);
-    conn->keeps_alive = head->keep_alive && !head->is_upgrade && !head->is_connect;
-    conn->is_chunked = !wants_head && head->framing == CV_HTTP_CHUNKED;
-    conn->is_silent = head->is_head || wants_head;
-    if (head->is_connect)
-        return cv_status(CV_NOT_IMPLEMENTED);
-    if (head->expects_continue) {
-        CV_RETURN_IF_ERROR(cv_http_write_status_line(out, 100, cv_slice_str("Continue")));
-        CV_RETURN_IF_ERROR(cv_http_write_head_end(out));
-    }
-    size_t before = cv_buf_len(out);
-    CV_RETURN_IF_ERROR(cv_http_write_status_line(out, 200, cv_slice_str("OK")));
-    CV_RETURN_IF_ERROR(write_date(out));
+    static const char *const echoed[] = {"GET", "HEAD", "POST", "PUT", "PATCH"};
+    for (size_t i = 0; i < sizeof(echoed) / sizeof(echoed[0]); i++)
+        if (cv_slice_is(head->method, echoed[i]))
+            return 200;
     if (cv_slice_is(head->method, "OPTIONS"))
+        return head->framing == CV_HTTP_CHUNKED || head->content_length ? 200 : 204;
+    return cv_slice_is(head->method, "DELETE") || cv_slice_is(head->method, "TRACE") ? 405 : 501;
+}
+
+static struct cv_status write_fields(struct cv_buf *out, const struct cv_http_head *head,
+                                     int status, bool wants_head)
+{
+    CV_RETURN_IF_ERROR(
+        cv_http_write_status_line(out, status, cv_slice_str(cv_http_reason(status))));
+    CV_RETURN_IF_ERROR(write_date(out));
+    if (status == 405 || cv_slice_is(head->method, "OPTIONS"))
         CV_RETURN_IF_ERROR(
-            cv_http_write_field_str(out, "Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+            cv_http_write_field_str(out, "Allow", "GET, HEAD, POST, PUT, PATCH, OPTIONS"));
     const struct cv_slice *type = cv_http_find(head, "content-type");
     CV_RETURN_IF_ERROR(cv_http_write_field(
         out, cv_slice_str("Content-Type"),
@@ -134,27 +141,86 @@ static struct cv_status answer_head(struct conn *conn, const struct cv_http_head
             ? *type
             : cv_slice_str(wants_head ? "text/plain" : "application/octet-stream")));
     CV_RETURN_IF_ERROR(cv_http_write_field(out, cv_slice_str("X-Echo-Method"), head->method));
-    CV_RETURN_IF_ERROR(cv_http_write_field(out, cv_slice_str("X-Echo-Target"), head->target));
-    if (!conn->keeps_alive)
-        CV_RETURN_IF_ERROR(cv_http_write_field_str(out, "Connection", "close"));
-    struct cv_status status = wants_head ? write_received(&received, head) : cv_ok();
-    if (cv_is_ok(status))
-        status = cv_http_write_framing(out, conn->is_chunked ? CV_HTTP_CHUNKED : CV_HTTP_LENGTH,
-                                       wants_head ? cv_buf_len(&received) : head->content_length);
-    if (cv_is_ok(status))
-        status = cv_http_write_head_end(out);
-    if (cv_is_ok(status) && !head->is_head)
-        status = cv_buf_append_slice(out, cv_buf_slice(&received));
-    cv_buf_done(&received);
-    conn->held = cv_buf_len(out) - before;
-    return status;
+    return cv_http_write_field(out, cv_slice_str("X-Echo-Target"), head->target);
 }
 
-static struct cv_status answer_end(struct conn *conn, const struct cv_http_field *trailers,
-                                   size_t trailer_count)
+/* The rest of the head. The length is that of all content. */
+static struct cv_status end_head(struct conn *conn, enum cv_http_framing framing, uint64_t length)
 {
+    conn->is_open = false;
+    conn->is_chunked = framing == CV_HTTP_CHUNKED;
+    CV_RETURN_IF_ERROR(cv_http_write_framing(&conn->out, framing, length));
+    return cv_http_write_head_end(&conn->out);
+}
+
+static struct cv_status answer_head(struct conn *conn, const struct cv_http_head *head)
+{
+    struct cv_buf *out = &conn->out;
+    bool wants_head = head->has_query && cv_slice_is(head->query, "head");
+    int status = status_of(head);
+    conn->keeps_alive = head->keep_alive && !head->is_upgrade && !head->is_connect;
+    conn->is_silent = head->is_head || wants_head || status != 200;
+    if (head->is_connect)
+        return cv_status(CV_NOT_IMPLEMENTED);
+    /* Who has begun to send content does not wait (RFC 9110 §10.1.1). */
+    if (head->expects_continue && !cv_http_parser_rest(conn->parser).len) {
+        CV_RETURN_IF_ERROR(cv_http_write_status_line(out, 100, cv_slice_str("Continue")));
+        CV_RETURN_IF_ERROR(cv_http_write_head_end(out));
+    }
+    size_t before = cv_buf_len(out);
+    CV_RETURN_IF_ERROR(write_fields(out, head, status, wants_head));
+    if (!conn->keeps_alive)
+        CV_RETURN_IF_ERROR(cv_http_write_field_str(out, "Connection", "close"));
+    conn->is_open = !wants_head && status == 200 && head->framing == CV_HTTP_CHUNKED;
+    if (wants_head && status == 200) {
+        struct cv_buf received;
+        cv_buf_init(&received, IN_BYTES);
+        struct cv_status written = write_received(&received, head);
+        if (cv_is_ok(written))
+            written = end_head(conn, CV_HTTP_LENGTH, cv_buf_len(&received));
+        if (cv_is_ok(written) && !head->is_head)
+            written = cv_buf_append_slice(out, cv_buf_slice(&received));
+        cv_buf_done(&received);
+        CV_RETURN_IF_ERROR(written);
+    } else if (!conn->is_open) {
+        CV_RETURN_IF_ERROR(end_head(conn, status == 204 ? CV_HTTP_NO_BODY : CV_HTTP_LENGTH,
+                                    status == 200 ? head->content_length : 0));
+    }
+    conn->held = cv_buf_len(out) - before;
+    return cv_ok();
+}
+
+/* What was collected so far as a chunk; more of them follow. */
+static struct cv_status begin_chunks(struct conn *conn)
+{
+    CV_RETURN_IF_ERROR(end_head(conn, CV_HTTP_CHUNKED, 0));
+    if (!conn->is_silent && cv_buf_len(&conn->content))
+        CV_RETURN_IF_ERROR(cv_http_write_chunk(&conn->out, cv_buf_slice(&conn->content)));
+    cv_buf_truncate(&conn->content, 0);
+    return cv_ok();
+}
+
+static struct cv_status answer_trailers(struct conn *conn, const struct cv_http_event *event)
+{
+    if (conn->is_open)
+        CV_RETURN_IF_ERROR(begin_chunks(conn));
     if (conn->is_chunked && !conn->is_silent)
-        CV_RETURN_IF_ERROR(cv_http_write_last_chunk(&conn->out, trailers, trailer_count));
+        CV_RETURN_IF_ERROR(
+            cv_http_write_last_chunk(&conn->out, event->trailers, event->trailer_count));
+    conn->is_chunked = false;
+    return cv_ok();
+}
+
+static struct cv_status answer_end(struct conn *conn)
+{
+    if (conn->is_open) {
+        CV_RETURN_IF_ERROR(end_head(conn, CV_HTTP_LENGTH, cv_buf_len(&conn->content)));
+        if (!conn->is_silent)
+            CV_RETURN_IF_ERROR(cv_buf_append_slice(&conn->out, cv_buf_slice(&conn->content)));
+        cv_buf_truncate(&conn->content, 0);
+    }
+    if (conn->is_chunked && !conn->is_silent)
+        CV_RETURN_IF_ERROR(cv_http_write_last_chunk(&conn->out, NULL, 0));
     conn->is_chunked = false;
     conn->is_ending |= !conn->keeps_alive;
     return cv_ok();
@@ -162,6 +228,10 @@ static struct cv_status answer_end(struct conn *conn, const struct cv_http_field
 
 static struct cv_status answer_body(struct conn *conn, struct cv_slice body)
 {
+    if (conn->is_open && body.len <= cv_buf_room(&conn->content))
+        return cv_buf_append_slice(&conn->content, body);
+    if (conn->is_open)
+        CV_RETURN_IF_ERROR(begin_chunks(conn));
     if (conn->is_silent)
         return cv_ok();
     return conn->is_chunked ? cv_http_write_chunk(&conn->out, body)
@@ -176,9 +246,9 @@ static struct cv_status answer_event(struct conn *conn, const struct cv_http_eve
     case CV_HTTP_BODY:
         return answer_body(conn, event->body);
     case CV_HTTP_TRAILERS:
-        return conn->is_chunked ? answer_end(conn, event->trailers, event->trailer_count) : cv_ok();
+        return answer_trailers(conn, event);
     case CV_HTTP_END:
-        return answer_end(conn, NULL, 0);
+        return answer_end(conn);
     }
     return cv_ok();
 }

@@ -13,10 +13,7 @@ bool cv_http_is_token(struct cv_slice text)
 
 bool cv_http_is_field_value(struct cv_slice text)
 {
-    for (size_t i = 0; i < text.len; i++)
-        if (!(cv_http_chars[text.data[i]] & CV_HTTP_VCHAR))
-            return false;
-    return true;
+    return cv_http_text_len(text.data, text.len) == text.len;
 }
 
 const struct cv_slice *cv_http_find(const struct cv_http_head *head, const char *name)
@@ -123,10 +120,12 @@ bool cv_http_name_is(struct cv_slice name, const char *other)
     return name.len == len && begins_with(name, other, len);
 }
 
-static bool is_in(struct cv_slice name, const char *const *names)
+bool cv_http_name_is_in(struct cv_slice name, const char *const *names)
 {
+    /* Lists are long, and most of their names differ in the first letter already. */
+    uint8_t first = name.len ? fold(name.data[0]) : 0;
     for (; *names; names++)
-        if (cv_http_name_is(name, *names))
+        if (((*names)[0] | 0x20) == first && cv_http_name_is(name, *names))
             return true;
     return false;
 }
@@ -185,17 +184,36 @@ static const char *const kept_names[] = {
     NULL,
 };
 
-bool cv_http_is_hop_by_hop(const struct cv_http_head *head, struct cv_slice name)
+/* Whether a Connection field takes away the field `name`. */
+static bool is_taken_away(const struct cv_http_head *head, struct cv_slice name)
 {
-    if (is_in(name, hop_by_hop_names))
-        return true;
-    for (size_t i = 0; head && i < head->field_count; i++) {
+    for (size_t i = 0; i < head->field_count; i++) {
         struct cv_slice rest = head->fields[i].value, element;
         if (!cv_slice_is_nocase(head->fields[i].name, "connection"))
             continue;
         while (cv_http_list_next(&rest, &element))
-            if (cv_slice_equal_nocase(element, name) && !is_in(name, kept_names))
+            if (cv_slice_equal_nocase(element, name) && !cv_http_name_is_in(name, kept_names))
                 return true;
+    }
+    return false;
+}
+
+bool cv_http_is_hop_by_hop(const struct cv_http_head *head, struct cv_slice name)
+{
+    return cv_http_name_is_in(name, hop_by_hop_names) || (head && is_taken_away(head, name));
+}
+
+bool cv_http_takes_away(const struct cv_http_head *head)
+{
+    for (size_t i = 0; i < head->field_count; i++) {
+        struct cv_slice rest = head->fields[i].value, element;
+        if (!cv_slice_is_nocase(head->fields[i].name, "connection"))
+            continue;
+        while (cv_http_list_next(&rest, &element)) {
+            bool is_option = cv_slice_is_nocase(element, "close") && !cv_http_find(head, "close");
+            if (!is_option && !cv_http_name_is_in(element, hop_by_hop_names))
+                return true;
+        }
     }
     return false;
 }
@@ -244,7 +262,8 @@ static const char *const forbidden_trailers[] = {
 
 bool cv_http_is_trailer_allowed(struct cv_slice name)
 {
-    return !is_in(name, hop_by_hop_names) && !is_in(name, forbidden_trailers);
+    return !cv_http_name_is_in(name, hop_by_hop_names) &&
+           !cv_http_name_is_in(name, forbidden_trailers);
 }
 
 bool cv_http_is_idempotent(struct cv_slice method)

@@ -105,6 +105,9 @@ bool cv_http_list_next(struct cv_slice *rest, struct cv_slice *element);
 /* Names compared as a CGI-like service would see them: case-insensitive, and '_' equals '-', so
  * that "X_Forwarded_For" cannot pass where X-Forwarded-For is taken out. */
 bool cv_http_name_is(struct cv_slice name, const char *other);
+/* Whether it is one of `names`, a list that ends with NULL. One that ends in '*' is a prefix; all
+ * begin with a letter. */
+bool cv_http_name_is_in(struct cv_slice name, const char *const *names);
 
 /* Whether the field concerns one connection only and never travels on (RFC 9110 §7.6.1):
  * Connection, Keep-Alive, Proxy-Connection, Proxy-Authenticate, Proxy-Authorization,
@@ -113,6 +116,9 @@ bool cv_http_name_is(struct cv_slice name, const char *other);
  * Host, Content-*, Authorization, Cookie, Set-Cookie, Cache-Control, Forwarded, X-Forwarded-*,
  * Culvert-*, Origin, Sec-*, Expect, Location, Date, traceparent and their like. */
 bool cv_http_is_hop_by_hop(const struct cv_http_head *head, struct cv_slice name);
+/* Whether Connection names anything besides options and what is hop-by-hop anyway. When it does
+ * not, as nearly always, cv_http_is_hop_by_hop says the same with NULL for the head. */
+bool cv_http_takes_away(const struct cv_http_head *head);
 
 /* Whether a field may stand in a trailer section (RFC 9110 §6.5.1): nothing that frames, routes,
  * authenticates, controls caches or describes content. */

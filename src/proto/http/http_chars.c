@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "proto/http/http_chars.h"
 
+#include <endian.h>
+#include <string.h>
+
 /* Path and query: RFC 3986 §3.3 and §3.4, plus what browsers leave unescaped ([ ] ^ ` { | }, and
  * '\\' in a query). No control, space, 8-bit byte, '#', '"', '<', '>' anywhere. */
 /* clang-format off */
@@ -23,3 +26,41 @@ const uint8_t cv_http_chars[256] = {
      2,  2,  2,  2,  2,  2,  2,  2,  2,  2,  2,  2,  2,  2,  2,  2, /* 0xF0 */
 };
 /* clang-format on */
+
+/* The top bits of bytes below SP and of DEL: all that may not stand in a field value, and HTAB,
+ * which may. Bits above the lowest one that is set may be wrong (a borrow), that one is not. */
+static uint64_t controls(uint64_t word)
+{
+    const uint64_t ones = UINT64_MAX / 255, tops = ones << 7;
+    uint64_t del = word ^ ones * 0x7f;
+    return (((word - ones * 0x20) & ~word) | ((del - ones) & ~del)) & tops;
+}
+
+static uint64_t load(const uint8_t *data)
+{
+    uint64_t word;
+    memcpy(&word, data, sizeof word);
+    return le64toh(word);
+}
+
+size_t cv_http_text_len(const uint8_t *data, size_t len)
+{
+    size_t i = 0;
+    while (len - i >= sizeof(uint64_t)) {
+        uint64_t found = controls(load(data + i));
+        if (!found) {
+            i += sizeof found;
+            continue;
+        }
+        i += (size_t)__builtin_ctzll(found) / 8;
+        if (data[i] != '\t')
+            return i;
+        i++;
+    }
+    /* The last bytes once more, with those before them. */
+    if (i && !controls(load(data + len - sizeof(uint64_t))))
+        return len;
+    while (i < len && cv_http_chars[data[i]] & CV_HTTP_VCHAR)
+        i++;
+    return i;
+}

@@ -5,6 +5,7 @@
 #ifndef CV_PROTO_HTTP_HTTP_CHARS_H
 #define CV_PROTO_HTTP_HTTP_CHARS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum {
@@ -17,6 +18,10 @@ enum {
 };
 
 extern const uint8_t cv_http_chars[256];
+
+/* How many of the first bytes are CV_HTTP_VCHAR: most of what a head is, so it looks at eight at a
+ * time. */
+size_t cv_http_text_len(const uint8_t *data, size_t len);
 
 /* 0–15, for a character that is CV_HTTP_HEXDIG. */
 static inline unsigned cv_http_hex_value(uint8_t c)

@@ -165,10 +165,11 @@ static struct cv_status judge_host(struct cv_http_head *head, const struct gathe
     }
     if (!cv_url_split_authority(g->host, &host, &port, &has_port))
         return bad(fault, "Host is not a valid host and port (RFC 9110 7.2)");
-    if (head->form == CV_HTTP_ABSOLUTE_FORM || head->form == CV_HTTP_AUTHORITY_FORM) {
-        unsigned default_port = 80;
-        if (head->form == CV_HTTP_ABSOLUTE_FORM && (head->target.data[4] | 0x20) == 's')
-            default_port = 443;
+    /* CONNECT goes nowhere, whatever Host says, and is told so with 405 or 501. */
+    if (head->form == CV_HTTP_AUTHORITY_FORM)
+        return cv_ok();
+    if (head->form == CV_HTTP_ABSOLUTE_FORM) {
+        unsigned default_port = (head->target.data[4] | 0x20) == 's' ? 443 : 80;
         if (!cv_slice_equal_nocase(host, head->host) ||
             (has_port ? port : default_port) != (head->port ? head->port : default_port))
             return bad(fault, "Host and request target name different hosts (RFC 9112 3.2.2)");

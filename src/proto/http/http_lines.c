@@ -65,7 +65,7 @@ static struct cv_status check_limits(const struct cv_http_lines *lines, size_t s
 }
 
 /* What a byte completes. */
-enum outcome { PLAIN, LINE_DONE, BLANK_DROPPED, SECTION_DONE };
+enum outcome { PLAIN, FIRST_LINE_DONE, BLANK_DROPPED, SECTION_DONE };
 
 static struct cv_status end_line(struct cv_http_lines *lines, enum outcome *outcome,
                                  const char **fault)
@@ -74,7 +74,6 @@ static struct cv_status end_line(struct cv_http_lines *lines, enum outcome *outc
     bool is_empty = lines->line_len == 1; /* the CR alone */
     lines->line_len = 0;
     lines->is_after_cr = false;
-    *outcome = LINE_DONE;
     if (is_empty) {
         *outcome = SECTION_DONE;
         if (limits->first_line && lines->line_count == 0) {
@@ -85,8 +84,27 @@ static struct cv_status end_line(struct cv_http_lines *lines, enum outcome *outc
         }
     } else if (++lines->line_count > limits->line_count) {
         return fail(CV_HEAD_TOO_LARGE, fault, "too many field lines");
+    } else if (lines->line_count == 1) {
+        *outcome = FIRST_LINE_DONE;
     }
     return cv_ok();
+}
+
+/* How many bytes from `data` on can be taken at once: text, within the limits. The first word is
+ * looked at byte by byte. */
+static size_t plain_run(const struct cv_http_lines *lines, const uint8_t *data, size_t len,
+                        size_t section_len)
+{
+    const struct cv_http_lines_limits *limits = &lines->limits;
+    size_t most = limits->section > section_len ? limits->section - section_len : 0;
+    if (lines->is_after_cr || (lines->line_count == 0 && limits->first_word && !lines->has_space))
+        return 0;
+    if (lines->line_count == 0 && limits->first_line) {
+        size_t left =
+            limits->first_line > lines->line_len ? limits->first_line - lines->line_len : 0;
+        most = left < most ? left : most;
+    }
+    return cv_http_text_len(data, len < most ? len : most);
 }
 
 struct cv_status cv_http_lines_take(struct cv_http_lines *lines, const uint8_t *data, size_t len,
@@ -94,7 +112,12 @@ struct cv_status cv_http_lines_take(struct cv_http_lines *lines, const uint8_t *
 {
     size_t held = cv_buf_len(&lines->buf), from = 0, i = 0;
     enum outcome outcome = PLAIN;
-    while (i < len && outcome != SECTION_DONE && outcome != LINE_DONE) {
+    while (i < len && outcome != SECTION_DONE && outcome != FIRST_LINE_DONE) {
+        size_t run = plain_run(lines, data + i, len - i, held + (i - from));
+        lines->line_len += run;
+        i += run;
+        if (i == len)
+            break;
         uint8_t c = data[i++];
         outcome = PLAIN;
         if (c == '\n' && lines->is_after_cr)

@@ -36,8 +36,8 @@ void cv_http_lines_reset(struct cv_http_lines *lines);
 
 /* Takes bytes up to the end of the section; *used counts them.
  * CV_OK: complete, cv_buf_slice(&lines->buf) is the section. CV_AGAIN: more to come; it also
- * returns behind each complete line, with bytes left, so that the first line can be judged early:
- * call again while there are bytes. CV_BAD_REQUEST, CV_URI_TOO_LONG, CV_HEAD_TOO_LARGE,
+ * returns behind the first line, with bytes left, so that this can be judged early: call again
+ * while there are bytes. CV_BAD_REQUEST, CV_URI_TOO_LONG, CV_HEAD_TOO_LARGE,
  * CV_NO_MEMORY: *fault says why. */
 struct cv_status cv_http_lines_take(struct cv_http_lines *lines, const uint8_t *data, size_t len,
                                     size_t *used, const char **fault);

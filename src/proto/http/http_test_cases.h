@@ -98,6 +98,8 @@ static const struct request_case request_cases[] = {
     {"absolute form of another scheme", "GET ftp://a/ HTTP/1.1\r\n" HOST "\r\n", CV_BAD_REQUEST},
     {"CONNECT (3.2.3)", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", CV_EOF,
      "CONNECT  a:443 1 no-body ka end;"},
+    {"CONNECT, another Host (3.2.3)", "CONNECT b:443 HTTP/1.1\r\n" HOST "\r\n", CV_EOF,
+     "CONNECT  b:443 1 no-body ka end;"},
     {"CONNECT without port (3.2.3)", "CONNECT a HTTP/1.1\r\n" HOST "\r\n", CV_BAD_REQUEST},
     {"CONNECT with origin form (3.2.3)", "CONNECT / HTTP/1.1\r\n" HOST "\r\n", CV_BAD_REQUEST},
     {"authority form with GET (3.2.3)", "GET a:80 HTTP/1.1\r\n" HOST "\r\n", CV_BAD_REQUEST},

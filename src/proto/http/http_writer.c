@@ -3,6 +3,7 @@
 
 #include <time.h>
 
+#include "base/digits.h"
 #include "proto/http/http_chars.h"
 
 /* Appends all parts or nothing. */
@@ -70,24 +71,17 @@ struct cv_status cv_http_write_field_str(struct cv_buf *out, const char *name, c
     return cv_http_write_field(out, cv_slice_str(name), cv_slice_str(value));
 }
 
-static bool is_dropped(const struct cv_http_head *head, struct cv_slice name,
-                       const char *const *drop)
-{
-    if (cv_http_name_is(name, "host") || cv_http_name_is(name, "content-length") ||
-        cv_http_name_is(name, "expect") || cv_http_is_hop_by_hop(head, name))
-        return true;
-    for (; drop && *drop; drop++)
-        if (cv_http_name_is(name, *drop))
-            return true;
-    return false;
-}
+static const char *const written_by_caller[] = {"host", "content-length", "expect", NULL};
 
 struct cv_status cv_http_write_fields(struct cv_buf *out, const struct cv_http_head *head,
                                       const char *const *drop)
 {
     size_t before = cv_buf_len(out);
+    const struct cv_http_head *taking = cv_http_takes_away(head) ? head : NULL;
     for (size_t i = 0; i < head->field_count; i++) {
-        if (is_dropped(head, head->fields[i].name, drop))
+        struct cv_slice name = head->fields[i].name;
+        if (cv_http_name_is_in(name, written_by_caller) || cv_http_is_hop_by_hop(taking, name) ||
+            (drop && cv_http_name_is_in(name, drop)))
             continue;
         struct cv_status status =
             cv_http_write_field(out, head->fields[i].name, head->fields[i].value);
@@ -102,13 +96,13 @@ struct cv_status cv_http_write_fields(struct cv_buf *out, const struct cv_http_h
 struct cv_status cv_http_write_framing(struct cv_buf *out, enum cv_http_framing framing,
                                        uint64_t content_length)
 {
-    char number[24];
+    char number[CV_DIGITS_MAX];
     switch (framing) {
     case CV_HTTP_LENGTH:
-        (void)snprintf(number, sizeof(number), "%llu", (unsigned long long)content_length);
-        return cv_http_write_field_str(out, "Content-Length", number);
+        return PUT(out, STR("Content-Length: "),
+                   cv_slice(number, cv_digits_decimal(number, content_length)), STR("\r\n"));
     case CV_HTTP_CHUNKED:
-        return cv_http_write_field_str(out, "Transfer-Encoding", "chunked");
+        return PUT(out, STR("Transfer-Encoding: chunked\r\n"));
     case CV_HTTP_NO_BODY:
     case CV_HTTP_UNTIL_CLOSE:
         break;
@@ -123,11 +117,7 @@ struct cv_status cv_http_write_head_end(struct cv_buf *out)
 
 size_t cv_http_chunk_line(uint64_t len, char line[CV_HTTP_CHUNK_LINE_MAX])
 {
-    size_t digits = 1, n = 0;
-    while (digits < 16 && len >> (4 * digits))
-        digits++;
-    for (size_t i = digits; i > 0; i--)
-        line[n++] = "0123456789abcdef"[len >> (4 * (i - 1)) & 15];
+    size_t n = cv_digits_hex(line, len);
     line[n++] = '\r';
     line[n++] = '\n';
     return n;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/test.h"
 
+#include "proto/http/http_chars.h"
 #include "proto/http/http_parser.h"
 #include "proto/http/http_writer.h"
 
@@ -186,6 +187,52 @@ static void look_up(void **state)
     assert_true(cv_http_name_is(S("X_Real-IP"), "x-real-ip"));
     assert_true(cv_http_name_is(S("Culvert-Tier"), "culvert-*"));
     assert_false(cv_http_name_is(S("Culvert"), "culvert-*"));
+    static const char *const names[] = {"X-Real-Ip", "Culvert-*", NULL};
+    assert_true(cv_http_name_is_in(S("x_real_ip"), names));
+    assert_true(cv_http_name_is_in(S("CULVERT-x"), names));
+    assert_false(cv_http_name_is_in(S("X-Real"), names));
+    assert_false(cv_http_name_is_in(S(""), names));
+}
+
+/* Eight bytes at a time says what one at a time does, wherever the byte is that ends the run. */
+static void text_ends_at_the_first_control(void **state)
+{
+    (void)state;
+    uint8_t text[40];
+    for (unsigned c = 0; c < 256; c++) {
+        for (size_t len = 0; len <= sizeof text; len++) {
+            for (size_t at = 0; at < len; at++) {
+                memset(text, at % 3 ? '\t' : 0xff, sizeof text);
+                memset(text + at, 'a', sizeof text - at);
+                text[at] = (uint8_t)c;
+                bool is_text = c == '\t' || (c >= ' ' && c != 0x7f);
+                assert_int_equal(cv_http_text_len(text, len), is_text ? len : at);
+            }
+        }
+    }
+}
+
+static void connection_takes_away_what_it_names(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value;
+        bool takes;
+    } cases[] = {
+        {"keep-alive", false}, {"close", false},        {"Upgrade, Keep-Alive", false},
+        {"", false},           {"close, x-mine", true}, {"host", true},
+    };
+    struct cv_http_field fields[] = {{S("Connection"), {0}}, {S("X-Mine"), S("1")}};
+    struct cv_http_head head = {.fields = fields, .field_count = 2};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fields[0].value = cv_slice_str(cases[i].value);
+        assert_int_equal(cv_http_takes_away(&head), cases[i].takes);
+    }
+    /* A field that is called like the option. */
+    fields[0].value = S("close");
+    fields[1].name = S("Close");
+    assert_true(cv_http_takes_away(&head));
+    assert_true(cv_http_is_hop_by_hop(&head, S("Close")));
 }
 
 int main(void)
@@ -199,6 +246,8 @@ int main(void)
         cmocka_unit_test(dates),
         cmocka_unit_test(lists),
         cmocka_unit_test(look_up),
+        cmocka_unit_test(text_ends_at_the_first_control),
+        cmocka_unit_test(connection_takes_away_what_it_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

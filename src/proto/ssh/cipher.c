@@ -13,7 +13,8 @@ enum {
     POLY_KEY_LEN = 32,
     CHACHA_KEY_LEN = 32,
     CHACHA_BLOCK = 64,
-    CHACHA_IV = 16
+    CHACHA_IV = 16,
+    COPY_MAX = 1024,
 };
 
 static const struct cv_ssh_cipher_def clear_def = {
@@ -199,6 +200,12 @@ struct cv_status cv_ssh_cipher_seal(struct cv_ssh_cipher *cipher, uint32_t seque
                                     struct cv_slice body)
 {
     size_t end = LENGTH_LEN + packet_length;
+    /* Each piece costs the library a few hundred instructions, a copy fewer. */
+    if (body.len && body.len <= COPY_MAX) {
+        memcpy(packet + body_at, body.data, body.len);
+        body_at = end;
+        body.len = 0;
+    }
     size_t tail = body_at + body.len;
     uint8_t *tag = packet + end;
     bool is_ok = true;

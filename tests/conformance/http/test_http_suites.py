@@ -26,6 +26,47 @@ def test_what_is_well_formed_but_has_no_token(bare, text):
     assert bare.send(text).status == 401
 
 
+@pytest.mark.parametrize("text, body", [
+    (framed("Content-Length: 5\r\n"), b"hello"),
+    (CHUNKED + "c\r\nHellO world1\r\n0\r\n\r\n", b"HellO world1"),
+    (CHUNKED + "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"hello world")])
+def test_what_is_behind_the_head_is_the_content(echo, text, body):
+    """h1spec reads an answer once and takes all behind the empty line for the content."""
+    with echo.connect() as client:
+        client.send(echo.bytes(text))
+        client.fill()
+        head, _, rest = bytes(client.buffer).partition(b"\r\n\r\n")
+        assert rest == body and f"Content-Length: {len(body)}".encode() in head.splitlines()
+
+
+def test_a_long_body_is_echoed_in_chunks(echo):
+    body = bytes(range(256)) * 1000
+    with echo.connect() as client:
+        client.send(echo.bytes(CHUNKED))
+        for at in range(0, len(body), 32000):
+            part = body[at:at + 32000]
+            client.send(b"%x\r\n%s\r\n" % (len(part), part))
+        client.send(b"0\r\nX-Sum: 1\r\n\r\n")
+        response = client.response()
+        assert response.body == body and response.get("Transfer-Encoding") == "chunked"
+        client.send(echo.bytes(get()))
+        assert client.response().status == 200
+
+
+@pytest.mark.parametrize("method, status", [
+    ("DELETE", 405), ("TRACE", 405), ("FOOBAR", 501), ("get", 501), ("OPTIONS", 204),
+    ("PUT", 200), ("PATCH", 200)])
+def test_methods_of_the_echo(echo, method, status):
+    """COMP-405-ALLOW, COMP-METHOD-TRACE, COMP-UNKNOWN-METHOD, COMP-METHOD-CASE, COMP-NO-CL-IN-204"""
+    with echo.connect() as client:
+        for _ in range(2):
+            client.send(echo.bytes(get(f"{method} {{p}}/ HTTP/1.1\r\n")))
+            response = client.response()
+            assert response.status == status
+            assert bool(response.get("Allow")) == (status in (405, 204))
+            assert (response.get("Content-Length") is None) == (status == 204)
+
+
 @pytest.mark.parametrize("text", [framed("Content-Length: 10\r\n"), CHUNKED + "5\r\nhello\r\n"])
 def test_content_that_is_not_whole_is_not_answered(server, text):
     """POST-CL-UNDERSEND, CHUNKED-NO-FINAL"""

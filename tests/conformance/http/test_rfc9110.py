@@ -173,6 +173,7 @@ def test_methods_have_their_case(forwards):
 @clause("9110:9.1-2", "9110:15.5.6-1")
 @pytest.mark.parametrize("text", ["POST /livez HTTP/1.1\r\nHost: a\r\n\r\n",
                                   "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n",
+                                  "CONNECT b:443 HTTP/1.1\r\nHost: a\r\n\r\n",
                                   "TRACE {p}/x HTTP/1.1\r\nHost: a\r\n{a}\r\n"])
 def test_405_says_what_is_allowed(relay, text):
     response = relay.send(text)
@@ -211,6 +212,19 @@ def test_100_comes_before_the_content(server):
         client.send(b"hello")
         response = client.response()
         assert response.body == b"hello" and [s for s, _ in response.interim] == [100]
+
+
+@clause("9110:10.1.1-7")
+@pytest.mark.parametrize("text", ["Content-Length: 5\r\n\r\nhello", "Content-Length: 5\r\n\r\nh",
+                                  "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"])
+def test_who_does_not_wait_is_not_told_to_go_on(server, text):
+    """Some clients take the first answer for the last."""
+    with server.connect() as client:
+        client.send(server.bytes(POST + "Expect: 100-continue\r\n" + text))
+        if text.endswith("h"):
+            client.send(b"ello")
+        response = client.response()
+        assert response.status == 200 and response.body == b"hello" and not response.interim
 
 
 @clause("9110:10.1.1-2")
