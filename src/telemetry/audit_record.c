@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "telemetry/audit_record.h"
 
+#include "base/digits.h"
 #include "telemetry/log_line.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+
+#define TRY CV_RETURN_IF_ERROR
 
 #define HASH_KEY ",\"hash\":\""
 #define PREV_KEY ",\"prev\":\""
@@ -58,15 +61,24 @@ static struct cv_status write_body(const struct cv_audit_chain *chain, enum cv_a
                                    const struct cv_log_field *fields, struct cv_buf *out)
 {
     struct cv_log_line members;
-    char time[CV_LOG_TIME_SIZE], prev[HEX_LEN + 1];
+    char seq[CV_DIGITS_MAX], time[CV_LOG_TIME_SIZE], prev[HEX_LEN + 1];
+    size_t seq_len = cv_digits_decimal(seq, chain->seq + 1);
     cv_log_time(realtime_ms, time);
     cv_log_line_members(&members, fields);
     cv_hex_encode(cv_slice(chain->hash, CV_SHA256_LEN), prev);
-    CV_RETURN_IF_ERROR(cv_buf_printf(
-        out, "{\"seq\":%" PRIu64 ",\"time\":\"%s\",\"event\":\"%s\",\"instance\":\"%s\"",
-        chain->seq + 1, time, cv_audit_event_name(event), instance));
-    CV_RETURN_IF_ERROR(cv_buf_append(out, members.text, members.len));
-    return cv_buf_printf(out, PREV_KEY "%s\"", prev);
+    TRY(cv_buf_append_str(out, "{\"seq\":"));
+    TRY(cv_buf_append(out, seq, seq_len));
+    TRY(cv_buf_append_str(out, ",\"time\":\""));
+    TRY(cv_buf_append_str(out, time));
+    TRY(cv_buf_append_str(out, "\",\"event\":\""));
+    TRY(cv_buf_append_str(out, cv_audit_event_name(event)));
+    TRY(cv_buf_append_str(out, "\",\"instance\":\""));
+    TRY(cv_buf_append_str(out, instance));
+    TRY(cv_buf_append_str(out, "\""));
+    TRY(cv_buf_append(out, members.text, members.len));
+    TRY(cv_buf_append_str(out, PREV_KEY));
+    TRY(cv_buf_append(out, prev, HEX_LEN));
+    return cv_buf_append_str(out, "\"");
 }
 
 struct cv_status cv_audit_record_write(struct cv_audit_chain *chain, enum cv_audit_event event,
@@ -75,12 +87,15 @@ struct cv_status cv_audit_record_write(struct cv_audit_chain *chain, enum cv_aud
 {
     size_t before = cv_buf_len(out);
     uint8_t hash[CV_SHA256_LEN];
-    char hex[HEX_LEN + 1];
+    char hex[HEX_LEN + 1], end[HASH_PART + 1];
     struct cv_status status = write_body(chain, event, realtime_ms, instance, fields, out);
     if (cv_is_ok(status)) {
         cv_sha256(cv_slice(cv_buf_head(out) + before, cv_buf_len(out) - before), hash);
         cv_hex_encode(cv_slice(hash, sizeof hash), hex);
-        status = cv_buf_printf(out, HASH_KEY "%s\"}\n", hex);
+        memcpy(end, HASH_KEY, sizeof HASH_KEY - 1);
+        memcpy(end + sizeof HASH_KEY - 1, hex, HEX_LEN);
+        memcpy(end + HASH_PART - 2, "\"}\n", 3);
+        status = cv_buf_append(out, end, sizeof end);
     }
     if (!cv_is_ok(status)) {
         cv_buf_truncate(out, before);

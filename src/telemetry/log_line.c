@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "telemetry/log_line.h"
 
+#include "base/digits.h"
 #include "telemetry/redact.h"
 
 #include <inttypes.h>
@@ -89,9 +90,25 @@ static bool is_unsafe(uint32_t point)
            (point >= 0x202a && point <= 0x202e) || (point >= 0x2066 && point <= 0x2069);
 }
 
+/* Most of any text stands for itself. */
+static size_t plain_run(struct cv_slice text, size_t from)
+{
+    size_t i = from;
+    while (i < text.len && text.data[i] >= ' ' && text.data[i] < 0x7f && text.data[i] != '"' &&
+           text.data[i] != '\\')
+        i++;
+    return i - from;
+}
+
 static void put_escaped(struct out *out, struct cv_slice text)
 {
     for (size_t i = 0; i < text.len;) {
+        size_t run = plain_run(text, i);
+        if (run) {
+            put(out, (const char *)text.data + i, run);
+            i += run;
+            continue;
+        }
         uint32_t point = 0xfffd;
         size_t len = utf8(text, i, &point);
         if (len == 0 || point == 0) { /* many readers of JSON take no NUL, not even escaped */
@@ -127,10 +144,24 @@ static void put_value(struct out *out, struct cv_slice text)
     put_escaped(out, shown);
 }
 
+static void json_key(struct out *out, const char *key)
+{
+    put_str(out, ",\"");
+    put_str(out, key);
+    put_str(out, "\":");
+}
+
+static void put_uint(struct out *out, uint64_t value)
+{
+    char digits[CV_DIGITS_MAX];
+    put(out, digits, cv_digits_decimal(digits, value));
+}
+
 static void json_string(struct out *out, const char *key, struct cv_slice value)
 {
     size_t mark = out->line->len;
-    put_format(out, ",\"%s\":\"", key);
+    json_key(out, key);
+    put_str(out, "\"");
     if (cv_redact_is_secret_name(cv_slice_str(key)))
         put_str(out, CV_REDACTED);
     else
@@ -169,13 +200,19 @@ static void json_field(struct out *out, const struct cv_log_field *field)
         json_string(out, field->key, field->value.slice);
         return;
     case CV_LOG_FIELD_INT:
-        put_format(out, ",\"%s\":%" PRId64, field->key, field->value.sint);
+        json_key(out, field->key);
+        if (field->value.sint < 0)
+            put_str(out, "-");
+        put_uint(out, field->value.sint < 0 ? 0 - (uint64_t)field->value.sint
+                                            : (uint64_t)field->value.sint);
         break;
     case CV_LOG_FIELD_UINT:
-        put_format(out, ",\"%s\":%" PRIu64, field->key, field->value.uint);
+        json_key(out, field->key);
+        put_uint(out, field->value.uint);
         break;
     case CV_LOG_FIELD_BOOL:
-        put_format(out, ",\"%s\":%s", field->key, field->value.flag ? "true" : "false");
+        json_key(out, field->key);
+        put_str(out, field->value.flag ? "true" : "false");
         break;
     case CV_LOG_FIELD_STATUS:
         json_error(out, field->value.status, NULL);
@@ -190,13 +227,29 @@ static void json_field(struct out *out, const struct cv_log_field *field)
     settle(out, mark);
 }
 
+static void put_two(char *out, int value)
+{
+    out[0] = (char)('0' + value / 10 % 10);
+    out[1] = (char)('0' + value % 10);
+}
+
 void cv_log_time(uint64_t realtime_ms, char out[CV_LOG_TIME_SIZE])
 {
     time_t seconds = (time_t)(realtime_ms / 1000);
+    unsigned ms = (unsigned)(realtime_ms % 1000);
     struct tm tm;
-    size_t len =
-        gmtime_r(&seconds, &tm) ? strftime(out, CV_LOG_TIME_SIZE, "%Y-%m-%dT%H:%M:%S", &tm) : 0;
-    (void)snprintf(out + len, CV_LOG_TIME_SIZE - len, ".%03uZ", (unsigned)(realtime_ms % 1000));
+    memcpy(out, "0000-00-00T00:00:00.000Z", sizeof "0000-00-00T00:00:00.000Z");
+    if (!gmtime_r(&seconds, &tm) || tm.tm_year > 9999 - 1900)
+        return;
+    put_two(out, (tm.tm_year + 1900) / 100);
+    put_two(out + 2, tm.tm_year + 1900);
+    put_two(out + 5, tm.tm_mon + 1);
+    put_two(out + 8, tm.tm_mday);
+    put_two(out + 11, tm.tm_hour);
+    put_two(out + 14, tm.tm_min);
+    put_two(out + 17, tm.tm_sec);
+    out[20] = (char)('0' + ms / 100);
+    put_two(out + 21, (int)(ms % 100));
 }
 
 /* People at a terminal know the date. */

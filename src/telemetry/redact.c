@@ -96,10 +96,22 @@ static size_t userinfo_end(struct cv_slice text, size_t from)
     return from;
 }
 
+/* Without any of what credentials are known by there is nothing to look for. Nearly all text is so.
+ */
+static bool may_hold_credentials(struct cv_slice text)
+{
+    return text.len && (memchr(text.data, ' ', text.len) || memmem(text.data, text.len, "eyJ", 3) ||
+                        memmem(text.data, text.len, "://", 3));
+}
+
 size_t cv_redact(struct cv_slice text, char *out, size_t cap)
 {
     struct out to = {out, 0, cap - 1};
     size_t i = 0;
+    if (!may_hold_credentials(text)) {
+        put(&to, text);
+        i = text.len;
+    }
     while (i < text.len) {
         size_t end = jwt_end(text, i);
         if (end > i) {
@@ -132,28 +144,33 @@ size_t cv_redact(struct cv_slice text, char *out, size_t cap)
 
 bool cv_redact_is_secret_name(struct cv_slice name)
 {
-    static const char *const secret[] = {
-        "authorization",
-        "culvert-authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "token",
-        "access_token",
-        "id_token",
-        "refresh_token",
-        "password",
-        "passwd",
-        "secret",
-        "client_secret",
-        "api-key",
-        "api_key",
-        "apikey",
-        "x-api-key",
-        "private_key",
+#define NAME(text)                                                                                 \
+    {                                                                                              \
+        (const uint8_t *)(text), sizeof(text) - 1                                                  \
+    }
+    static const struct cv_slice secret[] = {
+        NAME("authorization"),
+        NAME("culvert-authorization"),
+        NAME("proxy-authorization"),
+        NAME("cookie"),
+        NAME("set-cookie"),
+        NAME("token"),
+        NAME("access_token"),
+        NAME("id_token"),
+        NAME("refresh_token"),
+        NAME("password"),
+        NAME("passwd"),
+        NAME("secret"),
+        NAME("client_secret"),
+        NAME("api-key"),
+        NAME("api_key"),
+        NAME("apikey"),
+        NAME("x-api-key"),
+        NAME("private_key"),
     };
+#undef NAME
     for (size_t i = 0; i < sizeof secret / sizeof *secret; i++)
-        if (cv_slice_is_nocase(name, secret[i]))
+        if (name.len == secret[i].len && cv_slice_equal_nocase(name, secret[i]))
             return true;
     return false;
 }
