@@ -161,6 +161,9 @@
       "An answer that stops for this long is cut; 0 never. Presets have their own.", "5m")         \
     X(timers_total_ms, "timers.total", DURATION, "0", CV_RANGE(0, 7 * CV_DAYS), NULL, 0,           \
       "A request may take this long altogether; 0 has no limit.", "30m")                           \
+    X(timers_asked_max_ms, "timers.asked_max", DURATION, "10m", CV_RANGE(1, 7 * CV_DAYS), NULL, 0, \
+      "The most that a request may ask for in `Culvert-Timeout`, which stands in for first_byte "  \
+      "and total; more counts as this.", "1h")                                                     \
     X(limits_head_bytes, "limits.head_bytes", SIZE, "16KiB", CV_RANGE(1 * CV_KIB, 1 * CV_MIB),     \
       NULL,                                                                                        \
       0, "A request's line and fields; more is answered 431.", "32KiB")                            \
@@ -248,6 +251,8 @@
       "https://app.example.org")                                                                   \
     X(queue_size, "queue.size", INT, "100", CV_RANGE(10, 1000), NULL, 0,                           \
       "Requests of a user that may wait for a stream.", "200")                                     \
+    X(queue_ageing_ms, "queue.ageing", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,        \
+      "Who has waited for this long counts as one priority higher; 0: whatever the wait.", "30s")  \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
     X(audit_enabled, "audit.enabled", BOOL, "true", CV_ANY, NULL, 0,                               \

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "proto/ssh/ssh.h"
 #include "relay/consumer.h"
+#include "relay/limits.h"
 #include "relay/session_private.h"
 #include "telemetry/log.h"
 
@@ -195,8 +196,9 @@ static void open_tcp(struct cv_session *session, struct cv_stream *stream,
     cv_buf_init(&bridge->to_stream, BRIDGE_HELD_MAX);
     cv_buf_init(&bridge->to_upstream, BRIDGE_HELD_MAX);
     cv_stream_set_ops(stream, &stream_ops, bridge);
+    const struct cv_upstream_wish wish = {.user = cv_limits_user_tag(session->identity)};
     struct cv_status status =
-        cv_upstream_open(session->worker, route, 0, NULL, &up_ops, bridge, &bridge->upstream);
+        cv_upstream_open(session->worker, route, &wish, &up_ops, bridge, &bridge->upstream);
     if (!cv_is_ok(status))
         bridge_free(bridge, status);
 }

@@ -70,6 +70,10 @@ struct exchange {
     cv_source *source;      /* for the moment; NULL: not counted */
     struct cv_quota quota;  /* told with the answer */
     unsigned retry_after_s; /* of a refusal; 0: as the error has it */
+    enum cv_priority priority;
+    uint64_t asked_ms;      /* Culvert-Timeout, within timers.asked_max; 0: not asked */
+    size_t queue_position;  /* told with a 503: where it waited, or would have; 0: it did not … */
+    uint64_t queue_wait_ms; /* … and for how much longer, about */
     bool is_admitted;       /* counted for the source */
     bool is_charged;        /* the relay that passed it on has counted it */
     bool is_replayable;     /* `request` still begins with the first byte */
@@ -184,6 +188,12 @@ void route_request(struct cv_consumer *c);
 /* The same after a move or after waiting for keys. */
 void route_go_on(struct cv_consumer *c);
 
+/* ---- wish.c ---- */
+
+/* Priority and time limit that the current request asks for. False: they make no sense, and it has
+ * been answered. */
+bool wish_read(struct cv_consumer *c);
+
 /* ---- source.c ---- */
 
 bool source_is_trusted(const struct cv_relay *relay, const struct cv_addr *peer);
@@ -266,6 +276,8 @@ struct cv_status head_write_response(struct cv_consumer *c, const struct cv_http
 struct cv_status head_write_interim(const struct cv_http_head *head, struct cv_buf *out);
 /* Access-Control-* of the relay for the origin of the current request, if it is allowed. */
 struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out);
+/* Culvert-Backpressure, when the queue of the current request's user is nearly full. */
+struct cv_status head_write_pressure(const struct cv_consumer *c, struct cv_buf *out);
 /* Whether cors.origins has the Origin of the current request. */
 bool head_origin_is_allowed(const struct cv_consumer *c);
 /* Whether it is where the request went: a page that came through this relay. Port and host are

@@ -219,7 +219,9 @@ void exchange_set_service_timer(struct cv_consumer *c)
     if (c->state.state == CONSUMER_TUNNEL)
         ms = 0;
     else if (!x->is_head_out)
-        ms = spec->has_timers[0] ? spec->first_byte_ms : config->timers_first_byte_ms;
+        ms = x->asked_ms           ? x->asked_ms
+             : spec->has_timers[0] ? spec->first_byte_ms
+                                   : config->timers_first_byte_ms;
     else
         ms = spec->has_timers[1] ? spec->idle_ms : config->timers_idle_ms;
     x->service_due_ms = ms ? consumer_now_ms(c) + ms : UINT64_MAX;
@@ -356,6 +358,18 @@ static enum cv_hop hop_of(enum cv_status_id id)
     }
 }
 
+/* For the answer: where it waits, or would have to, before it gives that up. */
+static void note_place(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    struct cv_session_queue queue = cv_session_queue(x->route.session);
+    size_t position = x->upstream ? cv_upstream_position(x->upstream) : 0;
+    x->queue_position = position ? position : (size_t)queue.waiting + 1;
+    x->queue_wait_ms = queue.estimated_ms * x->queue_position / ((uint64_t)queue.waiting + 1);
+    uint64_t retry_s = x->queue_wait_ms / 1000 + 1;
+    x->retry_after_s = retry_s < 3600 ? (unsigned)retry_s : 3600;
+}
+
 static void open_upstream(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
@@ -365,9 +379,15 @@ static void open_upstream(struct cv_consumer *c)
     if (x->is_upgrade)
         max_idle_ms = 0;
     x->request_sent = 0;
+    const struct cv_upstream_wish wish = {.max_idle_ms = max_idle_ms,
+                                          .correlation = x->id,
+                                          .priority = x->priority,
+                                          .user = cv_limits_user_tag(x->identity)};
     struct cv_status status =
-        cv_upstream_open(c->worker, &x->route, max_idle_ms, x->id, &up_ops, c, &x->upstream);
+        cv_upstream_open(c->worker, &x->route, &wish, &up_ops, c, &x->upstream);
     if (!cv_is_ok(status)) {
+        if (status.id == CV_QUEUE_FULL)
+            note_place(c);
         exchange_fail(c, status.id == CV_LINK_LOST ? CV_AGENT_OFFLINE : status.id,
                       hop_of(status.id), NULL);
         return;
@@ -431,6 +451,8 @@ static void on_up_failed(void *arg, struct cv_status why)
 {
     struct cv_consumer *c = arg;
     c->x.upstream = NULL;
+    if (why.id == CV_QUEUE_FULL) /* on another worker */
+        note_place(c);
     /* Nothing of it was sent: it goes to whoever has the tunnel by now. */
     bool has_moved = why.id == CV_LINK_LOST || why.id == CV_AGENT_OFFLINE || why.id == CV_REPLACED;
     if (has_moved && try_again(c, true))
@@ -511,8 +533,9 @@ void exchange_begin(struct cv_consumer *c)
                       "the head cannot be forwarded");
         return;
     }
-    uint64_t total_ms = x->route.spec->has_timers[2] ? x->route.spec->total_ms
-                                                     : c->worker->relay->config->timers_total_ms;
+    uint64_t total_ms = x->asked_ms                    ? x->asked_ms
+                        : x->route.spec->has_timers[2] ? x->route.spec->total_ms
+                                                       : c->worker->relay->config->timers_total_ms;
     x->total_due_ms = total_ms ? consumer_now_ms(c) + total_ms : UINT64_MAX;
     x->total_paused_ms = cv_session_paused_ms(x->route.session, consumer_now_ms(c));
     exchange_set_service_timer(c);
@@ -541,6 +564,21 @@ static bool is_queued(const struct exchange *x)
     return !x->upstream || cv_upstream_is_queued(x->upstream);
 }
 
+/* Whose turn it was when the time was up. */
+static enum cv_hop hop_waited_for(struct cv_consumer *c)
+{
+    const struct exchange *x = &c->x;
+    if (!x->is_request_whole && x->request_sent == cv_buf_len(&x->request))
+        return CV_HOP_CONSUMER;
+    if (is_queued(x))
+        return CV_HOP_LINK; /* for a free stream of it */
+    if (!cv_upstream_is_open(x->upstream))
+        return CV_HOP_AGENT; /* it is connecting to the service */
+    if (x->is_head_out && cv_port_is_congested(&c->port))
+        return CV_HOP_CONSUMER;
+    return CV_HOP_SERVICE;
+}
+
 void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
 {
     struct exchange *x = &c->x;
@@ -548,20 +586,21 @@ void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
                           rest(c, now_ms, &x->service_due_ms, &x->service_paused_ms)))
         return;
     if (now_ms >= x->total_due_ms) {
-        exchange_fail(c, CV_TIMEOUT_TOTAL, CV_HOP_RELAY, NULL);
+        exchange_fail(c, CV_TIMEOUT_TOTAL, hop_waited_for(c), NULL);
     } else if (now_ms >= x->service_due_ms) {
         if (!x->is_request_whole && x->request_sent == cv_buf_len(&x->request)) {
             exchange_set_service_timer(
                 c); /* it is the consumer who is slow: it has a timer of its own */
         } else if (!x->is_head_out && x->upstream && cv_upstream_is_queued(x->upstream)) {
             bool is_away = !cv_session_is_reachable(x->route.session);
+            note_place(c);
             exchange_fail(c, is_away ? CV_AGENT_OFFLINE : CV_CHANNEL_LIMIT, CV_HOP_LINK, NULL);
         } else if (x->is_head_out && cv_port_is_congested(&c->port)) {
             exchange_set_service_timer(
                 c); /* the consumer does not read: client_due_ms sees to that */
         } else {
             exchange_fail(c, x->is_head_out ? CV_TIMEOUT_IDLE : CV_TIMEOUT_FIRST_BYTE,
-                          CV_HOP_SERVICE, NULL);
+                          hop_waited_for(c), NULL);
         }
     }
 }

@@ -50,7 +50,21 @@ struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out
     return cv_http_write_field_str(
         out, "Access-Control-Expose-Headers",
         "X-Request-Id, Retry-After, Location, RateLimit, RateLimit-Policy, "
-        "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset");
+        "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, "
+        "Culvert-Backpressure");
+}
+
+struct cv_status head_write_pressure(const struct cv_consumer *c, struct cv_buf *out)
+{
+    struct cv_limits *limits = c->worker->relay->limits;
+    if (!c->x.identity)
+        return cv_ok();
+    struct cv_queue_fill fill = cv_limits_queue_fill(limits, c->x.identity);
+    if (!cv_queue_is_pressing(fill))
+        return cv_ok();
+    cv_limits_count_backpressure(limits);
+    return cv_buf_printf(out, "Culvert-Backpressure: queued=%u, size=%u\r\n", fill.queued,
+                         fill.size);
 }
 
 /* ---- request ---- */
@@ -313,7 +327,7 @@ struct cv_status head_write_request(struct cv_consumer *c, struct cv_buf *out)
 /* ---- answer ---- */
 
 static const char *const drop_response[] = {
-    "Access-Control-*", "Set-Cookie", "Location", "Content-Location", "X-Request-Id", "Date", NULL};
+    "Access-Control-*", "Culvert-*", "Set-Cookie", "Location", "Content-Location", "X-Request-Id", "Date", NULL};
 
 static struct cv_status write_rewritten(struct cv_consumer *c, const struct cv_http_field *field,
                                         struct cv_slice prefix, struct cv_buf *out)
@@ -376,6 +390,7 @@ static struct cv_status write_response(struct cv_consumer *c, const struct cv_ht
      * established ones can say only one thing. */
     TRY(cv_quota_write(&c->x.quota, !cv_http_find(head, "X-RateLimit-Limit"),
                        cv_worker_wall_seconds(c->worker->worker), out));
+    TRY(head_write_pressure(c, out));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (head->status == 101) {
         TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));

@@ -23,6 +23,7 @@ enum {
 enum { USER_REQUESTS, USER_UPGRADES, USER_BYTES };
 enum { SOURCE_REQUESTS, SOURCE_UPGRADES, SOURCE_FAILURES };
 enum { SOURCE_CONNECTIONS, SOURCE_HALF_OPEN };
+enum { USER_QUEUED };
 
 struct cv_limits {
     struct cv_tier_limits *tiers;
@@ -35,6 +36,9 @@ struct cv_limits {
     uint8_t secret[SECRET_LEN]; /* nobody chooses addresses that share a place */
     struct cv_bucket_table *users, *sources;
     cv_bucket relay_bucket;
+    unsigned queue_size;
+    atomic_uint queued; /* of all users */
+    atomic_uint_least64_t dropped, backpressed;
     atomic_uint half_open;
     atomic_uint_least64_t rejections[CV_LIMIT_SCOPE_COUNT];
 };
@@ -123,6 +127,7 @@ struct cv_status cv_limits_new(const struct cv_relay_config *config, struct cv_l
     limits->max_connections = count_max(config->limits_ip_connections);
     limits->max_half_open = count_max(config->limits_ip_half_open);
     limits->max_half_open_in_sum = config->limits_half_open;
+    limits->queue_size = config->queue_size;
     cv_random(limits->secret, sizeof limits->secret);
     struct cv_status status = make_tiers(limits, config);
     if (cv_is_ok(status))
@@ -161,7 +166,7 @@ static bool take(struct cv_limits *limits, enum cv_limit_scope scope, cv_bucket 
 }
 
 /* The key is a hash that only the issuer of tokens has a say in. */
-static uint64_t user_tag(const struct cv_identity *identity)
+uint64_t cv_limits_user_tag(const struct cv_identity *identity)
 {
     uint64_t tag;
     memcpy(&tag, identity->user_key, sizeof tag);
@@ -175,7 +180,8 @@ bool cv_limits_take_user(struct cv_limits *limits, const struct cv_identity *ide
     *quota = (struct cv_quota){0};
     if (rate.per_minute == 0)
         return true;
-    struct cv_bucket_entry *user = cv_bucket_table_get(limits->users, user_tag(identity), now_ms);
+    struct cv_bucket_entry *user =
+        cv_bucket_table_get(limits->users, cv_limits_user_tag(identity), now_ms);
     unsigned which = kind == CV_LIMIT_REQUESTS ? USER_REQUESTS : USER_UPGRADES;
     return take(limits, CV_LIMIT_USER, user ? &user->buckets[which] : NULL, rate, now_ms, quota);
 }
@@ -187,7 +193,8 @@ struct cv_quota cv_limits_look_user(struct cv_limits *limits, const struct cv_id
     struct cv_quota quota = {.rate = cv_limits_tier(limits, identity)->requests};
     if (quota.rate.per_minute == 0)
         return quota;
-    const struct cv_bucket_entry *user = cv_bucket_table_find(limits->users, user_tag(identity));
+    const struct cv_bucket_entry *user =
+        cv_bucket_table_find(limits->users, cv_limits_user_tag(identity));
     quota.scope = CV_LIMIT_USER;
     quota.state = cv_bucket_look(user ? &user->buckets[USER_REQUESTS] : &full, quota.rate, now_ms);
     return quota;
@@ -217,12 +224,68 @@ uint64_t cv_limits_charge_bytes(struct cv_limits *limits, const struct cv_identi
     struct cv_bucket_rate rate = cv_limits_tier(limits, identity)->bandwidth;
     if (rate.per_minute == 0)
         return 0;
-    struct cv_bucket_entry *user = cv_bucket_table_get(limits->users, user_tag(identity), now_ms);
+    struct cv_bucket_entry *user =
+        cv_bucket_table_get(limits->users, cv_limits_user_tag(identity), now_ms);
     if (!user)
         return 0;
     /* What has gone has gone; a minute's debt is the most that one user waits off. */
     (void)cv_bucket_force(&user->buckets[USER_BYTES], rate, bytes, rate.per_minute, now_ms);
     return cv_bucket_debt_ms(&user->buckets[USER_BYTES], rate, now_ms);
+}
+
+/* ---- queues ---- */
+
+bool cv_limits_queue_enter(struct cv_limits *limits, uint64_t user, size_t waiting, uint64_t now_ms,
+                           struct cv_bucket_entry **out)
+{
+    struct cv_bucket_entry *entry = cv_bucket_table_get(limits->users, user, now_ms);
+    bool is_in = waiting < limits->queue_size &&
+                 (!entry || cv_bucket_entry_open(entry, USER_QUEUED, limits->queue_size));
+    *out = is_in ? entry : NULL;
+    if (!is_in)
+        (void)atomic_fetch_add_explicit(&limits->dropped, 1, memory_order_relaxed);
+    else if (entry)
+        (void)atomic_fetch_add_explicit(&limits->queued, 1, memory_order_relaxed);
+    return is_in;
+}
+
+void cv_limits_queue_leave(struct cv_limits *limits, struct cv_bucket_entry *entry)
+{
+    if (!entry)
+        return;
+    cv_bucket_entry_close(entry, USER_QUEUED);
+    (void)atomic_fetch_sub_explicit(&limits->queued, 1, memory_order_relaxed);
+}
+
+struct cv_queue_fill cv_limits_queue_fill(struct cv_limits *limits,
+                                          const struct cv_identity *identity)
+{
+    struct cv_queue_fill fill = {.size = limits->queue_size};
+    if (atomic_load_explicit(&limits->queued, memory_order_relaxed) == 0)
+        return fill;
+    struct cv_bucket_entry *user =
+        cv_bucket_table_find(limits->users, cv_limits_user_tag(identity));
+    if (user)
+        fill.queued = atomic_load_explicit(&user->counts[USER_QUEUED], memory_order_relaxed);
+    return fill;
+}
+
+bool cv_queue_is_pressing(struct cv_queue_fill fill)
+{
+    return (uint64_t)fill.queued * 5 >= (uint64_t)fill.size * 4;
+}
+
+struct cv_queue_counts cv_limits_queue_counts(const struct cv_limits *limits)
+{
+    return (struct cv_queue_counts){
+        .waiting = atomic_load_explicit(&limits->queued, memory_order_relaxed),
+        .dropped = atomic_load_explicit(&limits->dropped, memory_order_relaxed),
+        .backpressed = atomic_load_explicit(&limits->backpressed, memory_order_relaxed)};
+}
+
+void cv_limits_count_backpressure(struct cv_limits *limits)
+{
+    (void)atomic_fetch_add_explicit(&limits->backpressed, 1, memory_order_relaxed);
 }
 
 /* ---- sources ---- */

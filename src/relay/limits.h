@@ -21,6 +21,9 @@ struct cv_identity;
 struct cv_limits;
 struct cv_relay_config;
 
+/* A user in a queue, and in logs of numbers: 64 bits of its key. */
+uint64_t cv_limits_user_tag(const struct cv_identity *identity);
+
 /* Where somebody asks from; of an address that has nothing open only good for the moment. NULL: not
  * counted. */
 typedef struct cv_bucket_entry cv_source;
@@ -70,6 +73,32 @@ bool cv_limits_take_relay(struct cv_limits *limits, uint64_t now_ms, struct cv_q
 /* How a user's requests stand, without taking one: for the management API. */
 struct cv_quota cv_limits_look_user(struct cv_limits *limits, const struct cv_identity *identity,
                                     uint64_t now_ms);
+
+/* A request of this user begins to wait, with `waiting` others on its link; false: `queue.size` of
+ * the user, or of the link, wait already (it is counted as dropped). *entry (which may be NULL) is
+ * to be given to cv_limits_queue_leave once it does not wait any more. */
+bool cv_limits_queue_enter(struct cv_limits *limits, uint64_t user, size_t waiting, uint64_t now_ms,
+                           struct cv_bucket_entry **entry);
+void cv_limits_queue_leave(struct cv_limits *limits, struct cv_bucket_entry *entry);
+
+/* How many requests of this user wait, of how many that may. Over all users it is 0 mostly, which
+ * costs one look. */
+struct cv_queue_fill {
+    unsigned queued, size;
+};
+struct cv_queue_fill cv_limits_queue_fill(struct cv_limits *limits,
+                                          const struct cv_identity *identity);
+/* From four fifths on: its user should send less. */
+bool cv_queue_is_pressing(struct cv_queue_fill fill);
+
+/* Since the start. */
+struct cv_queue_counts {
+    unsigned waiting;     /* now */
+    uint64_t dropped;     /* for lack of room */
+    uint64_t backpressed; /* answers that said so */
+};
+struct cv_queue_counts cv_limits_queue_counts(const struct cv_limits *limits);
+void cv_limits_count_backpressure(struct cv_limits *limits);
 
 /* `bytes` have gone to a consumer of this user; returns for how many milliseconds no more should
  * follow, 0 where the tier has no bandwidth limit or is within it. */

@@ -8,8 +8,10 @@
 #include "relay/pool.h"
 
 #include "config/relay_config.h"
+#include "relay/limits.h"
 #include "relay/session_private.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -28,6 +30,11 @@ struct cv_pipe {
     uint32_t port;
     char correlation[CV_STREAM_CORRELATION_MAX + 1]; /* of the request it was opened for */
     uint32_t max_idle_ms; /* waiting: how old an idle stream it may take over */
+    enum cv_priority priority;
+    uint64_t user;
+    struct cv_queue_entry turn;     /* waiting */
+    struct cv_bucket_entry *queuer; /* counts it for its user while it waits; NULL: not counted */
+    uint64_t open_ms;               /* since when it has carried a request */
     enum pipe_state state;
     bool is_reused;
     bool is_last; /* its tunnel was withdrawn: not used for another request */
@@ -42,18 +49,76 @@ static struct cv_worker *worker_of(const struct cv_pool *pool)
     return pool->session->worker->worker;
 }
 
+/* ---- who waits ---- */
+
+static struct cv_pipe *pipe_of(struct cv_queue_entry *turn)
+{
+    return turn ? (struct cv_pipe *)(void *)((char *)turn - offsetof(struct cv_pipe, turn)) : NULL;
+}
+
+static void walk_waiting(const struct cv_pool *pool, struct cv_queue_walk *walk)
+{
+    cv_queue_begin(&pool->waiting, cv_worker_now_ms(worker_of(pool)),
+                   pool->session->worker->relay->config->queue_ageing_ms, walk);
+}
+
+static struct cv_pipe *next_waiting(struct cv_queue_walk *walk)
+{
+    return pipe_of(cv_queue_next(walk));
+}
+
+/* The first that waits for the tunnel `name`; NULL is any. */
+static struct cv_pipe *first_waiting(const struct cv_pool *pool, const char *name)
+{
+    struct cv_queue_walk walk;
+    struct cv_pipe *pipe;
+    walk_waiting(pool, &walk);
+    while ((pipe = next_waiting(&walk)) && name && strcmp(pipe->spec->name, name) != 0)
+        ;
+    return pipe;
+}
+
+/* How often, about, one that waits gets its turn: as many at once as there are streams in use. */
+static uint64_t turn_ms(const struct cv_pool *pool)
+{
+    size_t active = 0;
+    for (const struct cv_pipe *p = pool->active; p; p = p->next)
+        active++;
+    return pool->held_ms / (active ? active : 1);
+}
+
+/* For other threads, which estimate by it. */
+static void tell_waiting(const struct cv_pool *pool)
+{
+    atomic_store_explicit(&pool->session->waiting, (unsigned)pool->waiting.count,
+                          memory_order_relaxed);
+    atomic_store_explicit(&pool->session->turn_ms, turn_ms(pool), memory_order_relaxed);
+}
+
+void cv_pool_each_waiting(const struct cv_pool *pool,
+                          void (*each)(void *arg, const struct cv_pool_waiting *waiting), void *arg)
+{
+    uint64_t now_ms = cv_worker_now_ms(worker_of(pool)), each_ms = turn_ms(pool);
+    struct cv_queue_walk walk;
+    size_t position = 0;
+    walk_waiting(pool, &walk);
+    for (const struct cv_pipe *pipe; (pipe = next_waiting(&walk));) {
+        position++;
+        each(arg, &(struct cv_pool_waiting){.tunnel = pipe->spec->name,
+                                            .correlation = pipe->correlation,
+                                            .priority = pipe->priority,
+                                            .position = position,
+                                            .waited_ms = now_ms - pipe->turn.since_ms,
+                                            .estimated_ms = position * each_ms,
+                                            .user = pipe->user});
+    }
+}
+
+/* ---- pipes ---- */
+
 static struct cv_pipe **list_of(struct cv_pipe *pipe)
 {
-    switch (pipe->state) {
-    case PIPE_WAITING:
-        return &pipe->pool->waiting;
-    case PIPE_IDLE:
-        return &pipe->pool->idle;
-    case PIPE_OPENING:
-    case PIPE_OPEN:
-        break;
-    }
-    return &pipe->pool->active;
+    return pipe->state == PIPE_IDLE ? &pipe->pool->idle : &pipe->pool->active;
 }
 
 /* A pipe is in use or waits (`by` 1), or no longer (-1). */
@@ -64,29 +129,54 @@ static void count_load(struct cv_pool *pool, int by)
                                     memory_order_relaxed);
 }
 
+static struct cv_limits *limits_of(const struct cv_pool *pool)
+{
+    return pool->session->worker->relay->limits;
+}
+
 static void leave_list(struct cv_pipe *pipe)
 {
+    if (pipe->state == PIPE_WAITING) {
+        cv_queue_remove(&pipe->pool->waiting, &pipe->turn);
+        cv_limits_queue_leave(limits_of(pipe->pool), pipe->queuer);
+        pipe->queuer = NULL;
+        tell_waiting(pipe->pool);
+        return;
+    }
     struct cv_pipe **list = list_of(pipe);
     DL_DELETE(*list, pipe);
-    if (pipe->state == PIPE_WAITING)
-        pipe->pool->waiting_count--;
 }
 
 static void enter(struct cv_pipe *pipe, enum pipe_state state)
 {
     pipe->state = state;
+    uint64_t now_ms = cv_worker_now_ms(worker_of(pipe->pool));
+    if (state == PIPE_WAITING) {
+        cv_queue_put(&pipe->pool->waiting, &pipe->turn, pipe->priority, now_ms);
+        tell_waiting(pipe->pool);
+        return;
+    }
     struct cv_pipe **list = list_of(pipe);
     if (state == PIPE_IDLE) {
         DL_PREPEND(*list, pipe);
     } else {
         DL_APPEND(*list, pipe);
+        pipe->open_ms = now_ms;
     }
-    if (state == PIPE_WAITING)
-        pipe->pool->waiting_count++;
+}
+
+/* A request has given its stream back: the average of the last dozen or so. */
+static void note_held(struct cv_pipe *pipe)
+{
+    struct cv_pool *pool = pipe->pool;
+    uint64_t ms = cv_worker_now_ms(worker_of(pool)) - pipe->open_ms;
+    pool->held_ms = pool->held_ms ? (pool->held_ms * 7 + ms) / 8 : ms;
 }
 
 static void pipe_free(struct cv_pipe *pipe)
 {
+    if (pipe->state == PIPE_OPEN)
+        note_held(pipe);
     leave_list(pipe);
     if (pipe->state != PIPE_IDLE)
         count_load(pipe->pool, -1);
@@ -251,7 +341,9 @@ static void take_over(struct cv_pipe *pipe, struct cv_pipe *idle)
 /* Starts one request that waits and can go; false when there is none. */
 static bool serve_one(struct cv_pool *pool)
 {
-    for (struct cv_pipe *pipe = pool->waiting; pipe; pipe = pipe->next) {
+    struct cv_queue_walk walk;
+    walk_waiting(pool, &walk);
+    for (struct cv_pipe *pipe; (pipe = next_waiting(&walk));) {
         if (is_held_by_concurrency(pool, pipe->spec))
             continue; /* others may pass */
         struct cv_pipe *idle = find_idle(pool, pipe->spec->name, pipe->max_idle_ms);
@@ -280,14 +372,14 @@ static bool serve_one(struct cv_pool *pool)
 static void on_serve(void *arg)
 {
     struct cv_pool *pool = arg;
-    while (pool->session->link && !cv_link_is_detached(pool->session->link) && pool->waiting &&
-           serve_one(pool))
+    while (pool->session->link && !cv_link_is_detached(pool->session->link) &&
+           pool->waiting.count && serve_one(pool))
         ;
 }
 
 void cv_pool_on_capacity(struct cv_pool *pool)
 {
-    if (pool->waiting)
+    if (pool->waiting.count)
         cv_worker_defer(worker_of(pool), &pool->serve);
 }
 
@@ -314,16 +406,18 @@ void cv_pool_end(struct cv_pool *pool)
     cv_defer_cancel(&pool->serve);
     while (pool->idle)
         pipe_free(pool->idle);
-    while (pool->waiting)
-        pipe_end(pool->waiting, cv_status(CV_LINK_LOST));
+    for (struct cv_pipe *pipe; (pipe = first_waiting(pool, NULL));)
+        pipe_end(pipe, cv_status(CV_LINK_LOST));
     while (pool->active)
         pipe_end(pool->active, cv_status(CV_LINK_LOST));
 }
 
 void cv_pool_end_tunnel(struct cv_pool *pool, const char *name, struct cv_status why)
 {
-    struct cv_pipe **lists[] = {&pool->idle, &pool->waiting, &pool->active};
-    for (size_t i = 0; i < 3; i++) {
+    struct cv_pipe **lists[] = {&pool->idle, &pool->active};
+    for (struct cv_pipe *pipe; (pipe = first_waiting(pool, name));)
+        pipe_end(pipe, why);
+    for (size_t i = 0; i < 2; i++) {
         struct cv_pipe *pipe = *lists[i];
         while (pipe) {
             if (strcmp(pipe->spec->name, name) != 0) {
@@ -352,20 +446,14 @@ void cv_pool_withdraw_tunnel(struct cv_pool *pool, const char *name)
         if (strcmp(pipe->spec->name, name) == 0)
             pipe->is_last = true;
     }
-    for (pipe = pool->waiting; pipe;) {
-        if (strcmp(pipe->spec->name, name) != 0) {
-            pipe = pipe->next;
-            continue;
-        }
+    while ((pipe = first_waiting(pool, name)))
         pipe_end(pipe, cv_status(CV_AGENT_OFFLINE));
-        pipe = pool->waiting; /* a callback may have changed the list */
-    }
 }
 
 /* ---- what requests call ---- */
 
 struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
-                              uint32_t max_idle_ms, const char *correlation,
+                              const struct cv_upstream_wish *wish,
                               const struct cv_upstream_ops *ops, void *arg, struct cv_pipe **out)
 {
     struct cv_session *session = pool->session;
@@ -373,7 +461,7 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
     if (!session->link)
         return cv_status(CV_LINK_LOST);
     bool is_held = cv_link_is_detached(session->link) || is_held_by_concurrency(pool, spec);
-    struct cv_pipe *pipe = is_held ? NULL : find_idle(pool, spec->name, max_idle_ms);
+    struct cv_pipe *pipe = is_held ? NULL : find_idle(pool, spec->name, wish->max_idle_ms);
     if (pipe) {
         leave_list(pipe);
         cv_tunnel_spec_unref(&pipe->spec);
@@ -394,19 +482,25 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
                              .ops = ops,
                              .arg = arg,
                              .port = port,
-                             .max_idle_ms = max_idle_ms};
-    (void)cv_slice_to_str(cv_slice_str(correlation), pipe->correlation, sizeof pipe->correlation);
+                             .max_idle_ms = wish->max_idle_ms,
+                             .priority = wish->priority,
+                             .user = wish->user};
+    if (wish->correlation)
+        (void)cv_slice_to_str(cv_slice_str(wish->correlation), pipe->correlation,
+                              sizeof pipe->correlation);
     count_load(pool, 1);
     /* Who came first goes first. */
-    struct cv_status status = pool->waiting ? cv_status(CV_AGAIN) : try_open(pipe);
+    struct cv_status status = pool->waiting.count ? cv_status(CV_AGAIN) : try_open(pipe);
     if (cv_is_ok(status)) {
         enter(pipe, PIPE_OPENING);
         *out = pipe;
         return status;
     }
-    enter(pipe, PIPE_WAITING);
-    if (status.id == CV_AGAIN && pool->waiting_count > session->worker->relay->config->queue_size)
+    uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
+    if (status.id == CV_AGAIN && !cv_limits_queue_enter(limits_of(pool), pipe->user,
+                                                        pool->waiting.count, now_ms, &pipe->queuer))
         status = cv_status(CV_QUEUE_FULL);
+    enter(pipe, PIPE_WAITING);
     if (status.id != CV_AGAIN) {
         pipe_free(pipe);
         return status;
@@ -429,6 +523,13 @@ bool cv_pipe_is_reused(const struct cv_pipe *pipe)
 bool cv_pipe_is_waiting(const struct cv_pipe *pipe)
 {
     return pipe->state == PIPE_WAITING;
+}
+
+size_t cv_pipe_position(const struct cv_pipe *pipe)
+{
+    const struct cv_pool *pool = pipe->pool;
+    return cv_queue_position(&pool->waiting, &pipe->turn, cv_worker_now_ms(worker_of(pool)),
+                             pool->session->worker->relay->config->queue_ageing_ms);
 }
 
 size_t cv_pipe_write(struct cv_pipe *pipe, struct cv_slice data)
@@ -456,6 +557,7 @@ void cv_pipe_close(struct cv_pipe *pipe, bool is_reusable)
         cv_pool_on_capacity(pool); /* under a concurrency limit the next one may go already */
         return;
     }
+    note_held(pipe);
     leave_list(pipe);
     pipe->ops = NULL;
     pipe->is_reused = true;

@@ -4,7 +4,8 @@
  * requests that wait for one. Everything here is on the session's worker.
  *
  * Borrows the session. A pipe belongs to its user between cv_pool_open and cv_pipe_close or its
- * last callback. Limits: `queue.size` waiting; idle pipes are closed after 60 s.
+ * last callback. Limits: `queue.size` waiting here, and of one user on all links; idle pipes are
+ * closed after 60 s.
  */
 #ifndef CV_RELAY_POOL_H
 #define CV_RELAY_POOL_H
@@ -24,10 +25,10 @@ struct cv_upstream {
 
 struct cv_pool {
     struct cv_session *session;
-    struct cv_pipe *idle;    /* the most recently used first */
-    struct cv_pipe *waiting; /* the oldest first */
+    struct cv_pipe *idle; /* the most recently used first */
     struct cv_pipe *active;
-    size_t waiting_count;
+    struct cv_queue waiting;
+    uint64_t held_ms; /* for how long a request holds its stream, on average of late */
     struct cv_timer idle_timer;
     struct cv_defer serve;
 };
@@ -39,7 +40,7 @@ void cv_pool_end(struct cv_pool *pool);
 
 /* As cv_upstream_open, on this worker. */
 struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
-                              uint32_t max_idle_ms, const char *correlation,
+                              const struct cv_upstream_wish *wish,
                               const struct cv_upstream_ops *ops, void *arg, struct cv_pipe **pipe);
 
 /* A channel has become free: who waits may go on. */
@@ -53,10 +54,25 @@ void cv_pool_end_tunnel(struct cv_pool *pool, const char *name, struct cv_status
  */
 void cv_pool_withdraw_tunnel(struct cv_pool *pool, const char *name);
 
+/* One that waits, for the management API. Borrowed for the call. */
+struct cv_pool_waiting {
+    const char *tunnel, *correlation;
+    enum cv_priority priority;
+    size_t position; /* from 1 */
+    uint64_t waited_ms, estimated_ms;
+    uint64_t user; /* cv_limits_user_tag */
+};
+
+/* Calls `each` for all that wait here, who goes first first. It must not open or close any. */
+void cv_pool_each_waiting(const struct cv_pool *pool,
+                          void (*each)(void *arg, const struct cv_pool_waiting *waiting),
+                          void *arg);
+
 /* As the functions of cv_upstream. */
 bool cv_pipe_is_open(const struct cv_pipe *pipe);
 bool cv_pipe_is_reused(const struct cv_pipe *pipe);
 bool cv_pipe_is_waiting(const struct cv_pipe *pipe);
+size_t cv_pipe_position(const struct cv_pipe *pipe);
 size_t cv_pipe_write(struct cv_pipe *pipe, struct cv_slice data);
 void cv_pipe_consumed(struct cv_pipe *pipe, size_t len);
 void cv_pipe_eof(struct cv_pipe *pipe);

@@ -12,7 +12,18 @@
 
 #define TRY CV_RETURN_IF_ERROR
 
-/* {"type", "title", "status", "detail", "code", "category", "suggestion", "request_id", "hop"}.
+/* Where it waited, or would have had to. */
+static bool add_place(const struct cv_consumer *c, json_t *object)
+{
+    return c->x.queue_position == 0 ||
+           (json_object_set_new(object, "queue_position",
+                                json_integer((json_int_t)c->x.queue_position)) == 0 &&
+            json_object_set_new(object, "estimated_wait_ms",
+                                json_integer((json_int_t)c->x.queue_wait_ms)) == 0);
+}
+
+/* {"type", "title", "status", "detail", "code", "category", "suggestion", "request_id", "hop"},
+ * and "queue_position", "estimated_wait_ms" where it waited.
  * NULL without memory. */
 static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
                           const char *detail)
@@ -24,7 +35,7 @@ static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enu
         "status", cv_status_http(id), "detail", detail && detail[0] ? detail : cv_status_text(id),
         "code", cv_status_code(id), "category", cv_category_name(cv_status_category(id)),
         "suggestion", cv_status_suggestion(id), "request_id", c->x.id, "hop", cv_hop_name(hop));
-    char *text = object ? cv_json_text(object) : NULL;
+    char *text = object && add_place(c, object) ? cv_json_text(object) : NULL;
     json_decref(object);
     return text;
 }
@@ -63,6 +74,7 @@ static struct cv_status write_own(struct cv_consumer *c, const struct own_answer
     if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), date))
         TRY(cv_http_write_field_str(out, "Date", date));
     TRY(cv_quota_write(&c->x.quota, true, cv_worker_wall_seconds(c->worker->worker), out));
+    TRY(head_write_pressure(c, out));
     if (c->x.id[0])
         TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (!answer->is_reusable)

@@ -42,7 +42,7 @@ struct remote_back {
     struct cv_buf unsent; /* taken from the front, at most REMOTE_CREDIT, not yet by the pipe */
     size_t unreturned;    /* sent to the front, which has not yet said that it used them */
     uint32_t port;
-    uint32_t max_idle_ms;
+    struct cv_upstream_wish wish; /* its correlation is the copy below */
     char correlation[CV_STREAM_CORRELATION_MAX + 1];
     bool is_eof_pending;
     bool has_ended; /* the service sends no more */
@@ -183,9 +183,8 @@ static const struct cv_upstream_ops back_ops = {
 static void back_open(struct cv_remote *remote)
 {
     struct remote_back *back = &remote->back;
-    struct cv_status status =
-        cv_pool_open(&back->session->pool, back->spec, back->port, back->max_idle_ms,
-                     back->correlation, &back_ops, remote, &back->pipe);
+    struct cv_status status = cv_pool_open(&back->session->pool, back->spec, back->port,
+                                           &back->wish, &back_ops, remote, &back->pipe);
     if (!cv_is_ok(status))
         back_over(remote, TO_FRONT_FAILED, status);
     else if (cv_pipe_is_open(back->pipe))
@@ -293,7 +292,7 @@ static void on_front_mail(void *arg)
 }
 
 struct cv_status cv_remote_open(struct cv_relay_worker *worker, const struct cv_route *route,
-                                uint32_t max_idle_ms, const char *correlation,
+                                const struct cv_upstream_wish *wish,
                                 const struct cv_upstream_ops *ops, void *arg,
                                 struct cv_remote **out)
 {
@@ -311,9 +310,11 @@ struct cv_status cv_remote_open(struct cv_relay_worker *worker, const struct cv_
                                         .spec = cv_tunnel_spec_ref(route->spec),
                                         .front_worker = worker->worker,
                                         .port = route->port,
-                                        .max_idle_ms = max_idle_ms};
-    (void)cv_slice_to_str(cv_slice_str(correlation), remote->back.correlation,
-                          sizeof remote->back.correlation);
+                                        .wish = *wish};
+    if (wish->correlation)
+        (void)cv_slice_to_str(cv_slice_str(wish->correlation), remote->back.correlation,
+                              sizeof remote->back.correlation);
+    remote->back.wish.correlation = remote->back.correlation;
     cv_buf_init(&remote->back.unsent, REMOTE_CREDIT);
     if (!post_plain(remote, TO_BACK_OPEN, 0)) {
         atomic_store_explicit(&remote->refs, 1, memory_order_relaxed); /* there is no back half */

@@ -15,7 +15,7 @@
 struct cv_remote;
 
 struct cv_status cv_remote_open(struct cv_relay_worker *worker, const struct cv_route *route,
-                                uint32_t max_idle_ms, const char *correlation,
+                                const struct cv_upstream_wish *wish,
                                 const struct cv_upstream_ops *ops, void *arg,
                                 struct cv_remote **remote);
 bool cv_remote_is_open(const struct cv_remote *remote);

@@ -476,7 +476,7 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
     }
     pass_take(c);
     c->x.prefix_name = is_path_form ? c->x.route.spec->name : NULL;
-    if (serve_slash(c) || !check_rules(c) || serve_last_hop(c))
+    if (serve_slash(c) || !check_rules(c) || serve_last_hop(c) || !wish_read(c))
         return;
     if (cv_session_worker_index(c->x.route.session) != c->worker->index &&
         consumer_move(c, cv_session_worker_index(c->x.route.session), false))

@@ -85,6 +85,13 @@ unsigned cv_session_load(const struct cv_session *session)
     return atomic_load_explicit(&session->load, memory_order_relaxed);
 }
 
+struct cv_session_queue cv_session_queue(const struct cv_session *session)
+{
+    unsigned waiting = atomic_load_explicit(&session->waiting, memory_order_relaxed);
+    uint64_t turn_ms = atomic_load_explicit(&session->turn_ms, memory_order_relaxed);
+    return (struct cv_session_queue){waiting, (waiting + (uint64_t)1) * turn_ms};
+}
+
 void cv_session_close(struct cv_session *session, struct cv_status why, const char *message)
 {
     if (session->link)

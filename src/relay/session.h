@@ -37,6 +37,13 @@ unsigned cv_session_worker_index(const struct cv_session *session);
 const uint8_t *cv_session_agent_id(const struct cv_session *session); /* 16 bytes */
 unsigned cv_session_load(const struct cv_session *session); /* requests in flight, roughly */
 
+/* How many requests wait for a stream, and for about how long one would wait that came now. */
+struct cv_session_queue {
+    unsigned waiting;
+    uint64_t estimated_ms;
+};
+struct cv_session_queue cv_session_queue(const struct cv_session *session);
+
 const uint8_t *cv_session_link_id(const struct cv_session *session); /* 16 bytes */
 const struct cv_user_key *cv_session_user_key(const struct cv_session *session);
 /* False while the link has no socket, waiting to be resumed. */

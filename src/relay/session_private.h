@@ -34,6 +34,8 @@ struct cv_session {
     atomic_uint load;                        /* pipes in use or waiting */
     atomic_uint_least64_t detached_since_ms; /* 0: it has a socket */
     atomic_uint_least64_t detached_total_ms; /* before that */
+    atomic_uint waiting;                     /* requests in the pool's queue … */
+    atomic_uint_least64_t turn_ms;           /* … one of which goes on about so often */
     struct cv_user_key user_key;
     unsigned worker_index;
     uint8_t agent_id[CV_AGENT_ID_LEN];

@@ -8,21 +8,20 @@
 #include "relay/session_private.h"
 
 struct cv_status cv_upstream_open(struct cv_relay_worker *worker, const struct cv_route *route,
-                                  uint32_t max_idle_ms, const char *correlation,
+                                  const struct cv_upstream_wish *wish,
                                   const struct cv_upstream_ops *ops, void *arg,
                                   struct cv_upstream **out)
 {
     *out = NULL;
     if (route->session->worker_index != worker->index) {
         struct cv_remote *remote;
-        CV_RETURN_IF_ERROR(
-            cv_remote_open(worker, route, max_idle_ms, correlation, ops, arg, &remote));
+        CV_RETURN_IF_ERROR(cv_remote_open(worker, route, wish, ops, arg, &remote));
         *out = (struct cv_upstream *)remote;
         return cv_ok();
     }
     struct cv_pipe *pipe;
-    CV_RETURN_IF_ERROR(cv_pool_open(&route->session->pool, route->spec, route->port, max_idle_ms,
-                                    correlation, ops, arg, &pipe));
+    CV_RETURN_IF_ERROR(
+        cv_pool_open(&route->session->pool, route->spec, route->port, wish, ops, arg, &pipe));
     *out = (struct cv_upstream *)pipe;
     return cv_ok();
 }
@@ -54,6 +53,11 @@ bool cv_upstream_is_queued(const struct cv_upstream *upstream)
 {
     return upstream->is_local ? cv_pipe_is_waiting(pipe_of(upstream))
                               : !cv_remote_is_open(remote_of(upstream));
+}
+
+size_t cv_upstream_position(const struct cv_upstream *upstream)
+{
+    return upstream->is_local ? cv_pipe_position(pipe_of(upstream)) : 0;
 }
 
 size_t cv_upstream_write(struct cv_upstream *upstream, struct cv_slice data)

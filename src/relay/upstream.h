@@ -6,12 +6,13 @@
  *
  * Used on the worker that opened it only. Callbacks never run inside a call from above. A pooled
  * stream is used again when there is one of the same user, tunnel and session; the least recently
- * used idle stream makes room for a new one; over the channel limit opens wait, oldest first, at
- * most `queue.size` of them.
+ * used idle stream makes room for a new one; over the channel limit opens wait in the order of
+ * flow/queue.h, at most `queue.size` of a user, and as many on a link.
  */
 #ifndef CV_RELAY_UPSTREAM_H
 #define CV_RELAY_UPSTREAM_H
 
+#include "flow/queue.h"
 #include "relay/registry.h"
 
 struct cv_relay_worker;
@@ -32,12 +33,18 @@ struct cv_upstream_ops {
     void (*on_closed)(void *arg, struct cv_status why);
 };
 
-/* Opens a pipe to the tunnel of `route` (borrowed for the call). A pooled stream is taken when it
- * has been idle for less than `max_idle_ms` (0: never a pooled one). On CV_OK *upstream is the
- * caller's until a last callback or cv_upstream_close. CV_NO_MEMORY; CV_QUEUE_FULL at once.
- * `correlation` is the request's id, told to the agent with a new stream. */
+/* What is asked for, beside where to; borrowed for the call. */
+struct cv_upstream_wish {
+    uint32_t max_idle_ms;    /* a pooled stream is taken when it was idle for less; 0: never one */
+    const char *correlation; /* the request's id, told to the agent with a new stream; or NULL */
+    enum cv_priority priority; /* where it has to wait */
+    uint64_t user;             /* in whose queue it counts then: cv_limits_user_tag */
+};
+
+/* Opens a pipe to the tunnel of `route` (borrowed for the call). On CV_OK *upstream is the
+ * caller's until a last callback or cv_upstream_close. CV_NO_MEMORY; CV_QUEUE_FULL at once. */
 struct cv_status cv_upstream_open(struct cv_relay_worker *worker, const struct cv_route *route,
-                                  uint32_t max_idle_ms, const char *correlation,
+                                  const struct cv_upstream_wish *wish,
                                   const struct cv_upstream_ops *ops, void *arg,
                                   struct cv_upstream **upstream);
 
@@ -46,6 +53,9 @@ bool cv_upstream_is_open(const struct cv_upstream *upstream);
 bool cv_upstream_is_reused(const struct cv_upstream *upstream);
 /* True while it waits for a free stream (not yet asked of the agent). */
 bool cv_upstream_is_queued(const struct cv_upstream *upstream);
+
+/* Where it waits, 1 being the next to go; 0: it does not, or that is known to another worker. */
+size_t cv_upstream_position(const struct cv_upstream *upstream);
 
 /* Takes what fits; returns how much. Less than all: on_writable follows. */
 size_t cv_upstream_write(struct cv_upstream *upstream, struct cv_slice data);
