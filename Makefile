@@ -7,6 +7,7 @@ PYTHON ?= /usr/bin/python3
 PYTEST_ARGS ?= -n auto
 DEMO_ARGS ?=
 FUZZ_SECONDS ?= 60
+BENCH_ARGS ?=
 MESON_ARGS ?=
 
 .PHONY: all deps demo test test-long e2e bench bench-instructions lint coverage fuzz install clean help
@@ -33,10 +34,10 @@ test-long: ## the end-to-end tests that move gigabytes
 	$(BUILD)/tests/sim/link_sim_test offsets 1
 	CULVERT_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -m long tests
 
-bench: ## measure against OpenSSH and a direct connection; writes docs/performance.md
+bench: ## measure against OpenSSH, no tunnel and the floor (15 minutes); writes docs/performance.md
 	@tools/deps build bench
 	@tools/build build-bench --buildtype=release
-	$(PYTHON) tests/bench/run.py --build build-bench --out docs/performance.md
+	$(PYTHON) tests/bench/run.py --build build-bench --out docs/performance.md $(BENCH_ARGS)
 
 bench-instructions: ## instructions per request, MiB and token; fails when they have risen by 5 %
 	@tools/deps build bench

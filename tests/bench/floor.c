@@ -14,8 +14,8 @@
 
 void floor_die(const char *what)
 {
-    (void)fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
-    exit(1);
+    perror(what);
+    _exit(1);
 }
 
 /* ---- packets ---- */

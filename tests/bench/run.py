@@ -1,222 +1,266 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Measures culvert beside `ssh -R` (OpenSSH) and a direct connection, in one run on one machine.
+"""Measures culvert beside `ssh -R` (OpenSSH), no tunnel at all and the floor programs, on one machine
+and in one run.
 
-    tests/bench/run.py --build FOLDER [--out FILE] [--seconds N] [--gib N] [--links N]
+    tests/bench/run.py --build FOLDER [--out FILE] [--json FILE] [--rounds N] [--seconds N]
+                       [--group requests|bodies|bulk|line|latency|users|links]...
 
-The service is nginx, the load is wrk and curl, everything on loopback. CPU is that of the tunnel's
-own processes, both ends together, from /proc.
+Every route of a case is measured in each round, one after the other, so that what else happens to
+the machine happens to all; a figure is the median of the rounds, and its spread is told. The JSON has
+every single one; with --group, groups measured before are kept in it. The service is nginx, the load
+is wrk, curl and tests/load.
 """
 import argparse
+import json
 import os
-import re
 import shutil
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from machine import cpu_seconds, describe, is_open, private_kib, start_nginx, user
+import machine
+import report
+
+BIG_MIB = 1024
+FILES = {"small": b"x" * 128, "1k": b"x" * 1024, "64k": b"x" * 65536, "1m": 1 << 20,
+         "256mib": 256 << 20, "1024mib": BIG_MIB << 20}
 
 
-class Route:
-    """One way to the service: its base URL, a header for wrk and curl, the processes it costs."""
+class Bench:
+    def __init__(self, world, arguments):
+        import routes
+        self.world, self.arguments, self.routes = world, arguments, routes
+        self.results = {}
+        self.port = machine.start_nginx(world, FILES)
+        self.direct = routes.Route("direct", f"http://127.0.0.1:{self.port}")
+        self._tls = None
 
-    def __init__(self, name, url, header, pids):
-        self.name, self.url, self.header, self.pids = name, url, header, pids
+    @property
+    def tls(self):
+        self._tls = self._tls or self.routes.certificate(self.world.folder)
+        return self._tls
 
+    def measure(self, case, routes, work, rounds=None):
+        """work(route) for each route in each round; what fails says so and is left out."""
+        for number in range(rounds or self.arguments.rounds):
+            for route in routes:
+                found = work(route)
+                if found["faults"]:
+                    print(f"{case}: {route.name}: {found['faults']} faults "
+                          f"{found.get('said', '')}", file=sys.stderr)
+                self.results.setdefault(case, {}).setdefault(route.name, []).append(found)
+            print(f"{case}, round {number + 1}: " + ", ".join(
+                f"{route.name} {report.headline(self.results[case][route.name][-1])}"
+                for route in routes), file=sys.stderr, flush=True)
 
-def wrk(path, connections, seconds, close=False):
-    words = ["wrk", "-t", "2", "-c", str(connections), "-d", f"{seconds}s", "--latency"]
-    if path.header:
-        words += ["-H", path.header]
-    if close:
-        words += ["-H", "Connection: close"]
-    before = cpu_seconds(path.pids)
-    text = subprocess.run([*words, f"{path.url}/small"], check=True, capture_output=True,
-                          text=True).stdout
-    cpu = cpu_seconds(path.pids) - before
-    requests = int(re.search(r"(\d+) requests in", text).group(1))
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
-    # nginx closes first when asked to, which wrk may count as a read error; it is no failure.
-    errors = int(failed.group(1)) if failed else 0
-    if broken:
-        errors += int(broken.group(1)) + int(broken.group(4))
-    p99 = re.search(r"^\s+99%\s+(\S+)", text, re.M)
-    return {"rate": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
-            "cpu": 1000 * cpu / max(requests, 1), "p99": p99.group(1) if p99 else "-",
-            "errors": errors}
-
-
-def bulk(path, gib):
-    words = ["curl", "-sS", "-f", "-o", "/dev/null", "-w", "%{size_download}"]
-    if path.header:
-        words += ["-H", path.header]
-    before, started = cpu_seconds(path.pids), time.monotonic()
-    size = subprocess.run([*words, f"{path.url}/big"], check=True, capture_output=True,
-                          text=True).stdout
-    seconds = time.monotonic() - started
-    assert int(size) == gib << 30, "the file came short"
-    return {"rate": (gib << 30) / 1e6 / seconds, "cpu": (cpu_seconds(path.pids) - before) / gib}
+    def note(self, case, name, figures):
+        self.results.setdefault(case, {}).setdefault(name, []).append(figures)
+        print(f"{case}: {name}: {figures}", file=sys.stderr, flush=True)
 
 
-class OpenSSH:
-    """A private sshd, and clients that publish through it with -R."""
-
-    def __init__(self, world):
-        from culvert import free_port, wait_for
-        self.world = world
-        self.port = free_port()
-        folder = world.folder / "ssh"
-        folder.mkdir(mode=0o700)
-        for name in ("host", "user"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name],
-                           check=True)
-        config = folder / "sshd_config"
-        config.write_text(f"""
-Port {self.port}
-ListenAddress 127.0.0.1
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/user.pub
-StrictModes no
-UsePAM no
-PidFile none
-PermitRootLogin yes
-MaxStartups 200
-""")
-        if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)
-        self.daemon = world.spawn("/usr/sbin/sshd", "-D", "-f", config)
-        self.folder = folder
-        wait_for(lambda: is_open(self.port), what="sshd")
-
-    def publish(self, target):
-        from culvert import free_port, wait_for
-        port = free_port()
-        client = self.world.spawn(
-            "/usr/bin/ssh", "-F", "none", "-N", "-T", "-i", self.folder / "user", "-p", self.port,
-            "-o", f"UserKnownHostsFile={self.folder}/known", "-o",
-            "StrictHostKeyChecking=accept-new", "-o", "Ciphers=aes256-gcm@openssh.com",
-            "-R", f"127.0.0.1:{port}:127.0.0.1:{target}", f"{user()}@127.0.0.1")
-        wait_for(lambda: is_open(port), what="forwarded port of ssh")
-        return port, client
+def main_routes(bench):
+    r = bench.routes
+    many = r.Culvert(bench.world, channels=128)
+    few = r.Culvert(bench.world)
+    wss = r.Culvert(bench.world, channels=128, tls=bench.tls)
+    return {
+        "direct": bench.direct,
+        "ssh": r.OpenSSH(bench.world).route(bench.port),
+        "culvert": many.route(bench.port, "culvert"),
+        "default": few.route(bench.port, "culvert, default channels"),
+        "tls": wss.route(bench.port, "culvert, TLS"),
+    }
 
 
-def idle_memory(world, ssh, service_port, links):
+def group_requests(bench):
+    import loads
+    found = main_routes(bench)
+    one = bench.routes.Culvert(bench.world, workers=1, channels=128).route(
+        bench.port, "culvert, 1 worker")
+    floor = bench.routes.floor(bench.world, "floor_requests", bench.port)
+    seconds = bench.arguments.seconds
+    for connections in (10, 100):
+        bench.measure(f"requests, {connections} keep-alive connections",
+                      [*found.values(), one, floor],
+                      lambda route, n=connections: loads.requests(route, n, seconds))
+    bench.measure("requests, a connection each, 50 at once", [*found.values(), one],
+                  lambda route: loads.requests(route, 50, seconds, close=True))
+
+
+def group_bodies(bench):
+    import loads
+    found = main_routes(bench)
+    del found["default"]
+    for file, text in (("1k", "1 KiB"), ("64k", "64 KiB"), ("1m", "1 MiB")):
+        bench.measure(f"requests, 10 connections, bodies of {text}", list(found.values()),
+                      lambda route, f=file: loads.requests(route, 10, bench.arguments.seconds, f))
+
+
+def group_bulk(bench):
+    import loads
+    found = main_routes(bench)
+    del found["default"]
+    floor = bench.routes.floor(bench.world, "floor_bulk", bench.port)
+    # So that the file is in memory for everybody.
+    loads.download(bench.direct, BIG_MIB, f"{BIG_MIB}mib")
+    bench.measure("download of 1 GiB", [*found.values(), floor],
+                  lambda route: loads.download(route, BIG_MIB, f"{BIG_MIB}mib"))
+
+
+def group_line(bench):
+    """A line of 50 ms between agent and relay: 25 and 100 MiB/s take 1.25 and 5 MiB to fill."""
+    import loads
+    r = bench.routes
+    relay = r.Culvert(bench.world)
+    ssh = r.OpenSSH(bench.world)
+    for rate, mib, file in ((25, 256, "256mib"), (100, 1024, "1024mib")):
+        lines = [
+            r.Route("line", f"http://127.0.0.1:{r.delayed(bench.world, bench.port, 25, rate)}"),
+            ssh.route(bench.port, r.delayed(bench.world, ssh.port, 25, rate)),
+            relay.route(bench.port, "culvert", f"line{rate}",
+                        r.delayed(bench.world, relay.relay.port, 25, rate)),
+        ]
+        bench.measure(f"download over a line of 50 ms and {rate} MiB/s", lines,
+                      lambda route, m=mib, f=file: loads.download(route, m, f), rounds=1)
+
+
+def group_latency(bench):
+    import loads
+    r, world = bench.routes, bench.world
+    found = main_routes(bench)
+    del found["tls"]  # load_consumers has none
+    bench.measure("latency at 1,000 requests/s, 20 connections",
+                  [found[name] for name in ("direct", "ssh", "culvert", "default")],
+                  lambda route: loads.steady(world, route, 1000, bench.arguments.seconds))
+    port = r.free_port()
+    world.spawn(r.program("load_service"), port, 50)
+    r.wait_for(lambda: machine.is_open(port), what="load_service")
+    relay = r.Culvert(world, channels=128)
+    ssh = r.OpenSSH(bench_folder(bench, "streams"))
+    bench.measure("latency of a token, 50 streams of 50 a second",
+                  [r.Route("direct", f"http://127.0.0.1:{port}"), ssh.route(port),
+                   relay.route(port, "culvert")],
+                  lambda route: loads.streams(world, route, 50, bench.arguments.seconds + 1))
+    for name, tls in (("culvert", None), ("culvert, TLS", bench.tls)):
+        relay = r.Culvert(world, tls=tls)
+        crowd = r.Crowd(world, relay.relay, bench.port, 200, 20, relay.ca)
+        times = crowd.line()["set_up_us"]
+        crowd.end()
+        bench.note("link set-up, 20 a second", name,
+                   {f"{k}_ms": v / 1000 for k, v in times.items() if k != "count"})
+
+
+def bench_folder(bench, name):
+    """The same world with a folder of its own, for what can be there only once."""
+    import copy
+    world = copy.copy(bench.world)
+    world.folder = bench.world.folder / name
+    world.folder.mkdir()
+    return world
+
+
+def group_users(bench):
+    import loads
+    r = bench.routes
+    routes = []
+    for users in (1, 100, 1000):
+        relay = r.Culvert(bench.world, channels=128)
+        crowd = r.Crowd(bench.world, relay.relay, bench.port, users, 500, channels=128)
+        crowd.line()
+        route = r.Route(f"culvert, users: {users:,}", f"{relay.relay.http_url}/t/home",
+                        {"relay": [relay.relay.pid], "agent": [crowd.process.pid]})
+        route.tokens = crowd.tokens
+        routes.append(route)
+    bench.measure("requests, 100 keep-alive connections, by users", routes,
+                  lambda route: loads.requests(route, 100, bench.arguments.seconds,
+                                               tokens=route.tokens))
+
+
+def group_links(bench):
     """KiB for each idle link at the public end: relay, and sshd's processes for a connection."""
-    from culvert import AGENT_READY
-    relay = world.relay()  # a fresh one: memory that earlier work left free would hide the links
-    world.http(relay, service_port, name="first", env={"LOG_LEVEL": "info"})
-    time.sleep(1)
-    before = private_kib([relay.pid])
-    agents = [world.http(relay, service_port, name="idle", sub=f"user{n}", ready=False,
-                         env={"LOG_LEVEL": "info"})
-              for n in range(links)]
-    for agent in agents:
-        agent.wait_log(AGENT_READY, timeout=60)
-    time.sleep(1)
-    ours = (private_kib([relay.pid]) - before) / links
-    for agent in agents:
-        agent.stop()
-    before = private_kib([ssh.daemon.pid])
-    count = min(links, 10)
-    for _ in range(count):
-        ssh.publish(service_port)
-    theirs = (private_kib([ssh.daemon.pid]) - before) / count
-    return ours, theirs
+    r, count = bench.routes, 200
+    for name, tls in (("culvert", None), ("culvert, TLS", bench.tls)):
+        relay = r.Culvert(bench.world, tls=tls)
+        r.Crowd(bench.world, relay.relay, bench.port, 20, 0, relay.ca, first=90000).line()
+        time.sleep(1)
+        before = machine.private_kib([relay.relay.pid])
+        r.Crowd(bench.world, relay.relay, bench.port, count, 100, relay.ca).line()
+        time.sleep(1)
+        kib = (machine.private_kib([relay.relay.pid]) - before) / count
+        bench.note("memory of an idle link at the public end", name, {"kib": kib})
+    ssh = r.OpenSSH(bench.world)
+    before = machine.private_kib([ssh.daemon.pid])
+    for _ in range(10):
+        ssh.publish(bench.port)
+    bench.note("memory of an idle link at the public end", "ssh -R",
+               {"kib": (machine.private_kib([ssh.daemon.pid]) - before) / 10})
 
 
-def ratio(ours, other):
-    return f"{ours / other:.2f}" if other else "–"
+GROUPS = {name.removeprefix("group_"): value for name, value in list(globals().items())
+          if name.startswith("group_")}
 
 
-def report(rows, memory, arguments):
-    lines = [
-        "# Performance", "",
-        "Made by `make bench`: culvert beside `ssh -R` and beside no tunnel at all, in one run, on "
-        "one machine, over loopback. The service is nginx with one worker; requests are 128 bytes "
-        f"from wrk with two threads for {arguments.seconds} s, bulk is {arguments.gib} GiB by curl. "
-        "Generator, service and tunnel share the processors, so absolute figures are low and the "
-        "ratios are what to look at. CPU is the tunnel's own, both ends together.", "",
-        f"Machine: {describe()}.", "",
-        "| measurement | culvert | `ssh -R` | direct | culvert / ssh | culvert / direct |",
-        "|---|---:|---:|---:|---:|---:|"]
-    for name, values, form in rows:
-        ours, ssh, direct = (values.get(k) for k in ("culvert", "ssh", "direct"))
-        cells = [form(v) if v is not None else "–" for v in (ours, ssh, direct)]
-        ratios = [ratio(ours, other) if isinstance(ours, float) and other else "–"
-                  for other in (ssh, direct)]
-        lines.append(f"| {name} | " + " | ".join(cells + ratios) + " |")
-    ours, theirs = memory
-    lines.append(f"| memory for an idle link at the public end, KiB | {ours:.0f} | {theirs:.0f} | – "
-                 f"| {ratio(ours, theirs)} | – |")
-    lines += ["", "What the comparison leaves out: `ssh -R` carries bytes and knows neither users "
-              "nor HTTP; culvert checks a token, parses and rewrites each request, and runs SSH "
-              "inside a WebSocket.", ""]
-    return "\n".join(lines)
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--build", required=True)
-    parser.add_argument("--out")
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--gib", type=int, default=1)
-    parser.add_argument("--links", type=int, default=50)
-    arguments = parser.parse_args()
-    os.environ["CULVERT_BUILD"] = str(Path(arguments.build).resolve())
-    os.environ.setdefault("CULVERT_TEST_LOG_LEVEL", "warn")
+def run_group(name, arguments):
+    """In a world of its own, so that nothing that an earlier group left running takes part."""
     from culvert import World
-
     folder = Path(tempfile.mkdtemp(prefix="culvert-bench-"))
     world = World(folder, workers=0)
     try:
-        port = start_nginx(world, {"small": b"x" * 128, "big": arguments.gib << 30})
-        relay = world.relay(env={"SSH_MAX_CHANNELS": "200", "LOG_LEVEL": "info"},
-                            workers=os.cpu_count())
-        agent = world.http(relay, port, env={"SSH_MAX_CHANNELS": "200", "LOG_LEVEL": "info"})
-        ssh = OpenSSH(world)
-        ssh_port, ssh_client = ssh.publish(port)
-        paths = [
-            Route("direct", f"http://127.0.0.1:{port}", None, []),
-            Route("ssh", f"http://127.0.0.1:{ssh_port}", None, [ssh.daemon.pid, ssh_client.pid]),
-            Route("culvert", f"http://127.0.0.1:{relay.port}/t/home",
-                  f"Authorization: Bearer {world.token()}", [relay.pid, agent.pid]),
-        ]
-        rows = []
-
-        def add(name, results):
-            rows.append((f"{name}, requests/s", {k: v["rate"] for k, v in results.items()},
-                         lambda v: f"{v:,.0f}"))
-            rows.append((f"{name}, CPU s per 1,000 requests",
-                         {k: v["cpu"] for k, v in results.items() if k != "direct"},
-                         lambda v: f"{v:.3f}"))
-            rows.append((f"{name}, p99", {k: v["p99"] for k, v in results.items()}, str))
-            for key, value in results.items():
-                if value["errors"]:
-                    print(f"{name}: {key}: {value['errors']} errors", file=sys.stderr)
-
-        for name, connections, close in (("10 keep-alive connections", 10, False),
-                                         ("100 keep-alive connections", 100, False),
-                                         ("a connection per request", 10, True)):
-            add(name, {p.name: wrk(p, connections, arguments.seconds, close) for p in paths})
-        bulk(paths[0], arguments.gib)  # so that the file is in memory for everybody
-        results = {p.name: bulk(p, arguments.gib) for p in paths}
-        rows.append(("bulk, MB/s", {k: v["rate"] for k, v in results.items()},
-                     lambda v: f"{v:,.0f}"))
-        rows.append(("bulk, CPU s per GiB",
-                     {k: v["cpu"] for k, v in results.items() if k != "direct"},
-                     lambda v: f"{v:.2f}"))
-        memory = idle_memory(world, ssh, port, arguments.links)
-        text = report(rows, memory, arguments)
-        if arguments.out:
-            Path(arguments.out).write_text(text)
-        print(text)
+        bench = Bench(world, arguments)
+        GROUPS[name](bench)
+        return bench.results
     finally:
         world.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-main()
+def medians(runs):
+    """One route's rounds: each figure's median, and how far the rate (or p50) was from it."""
+    result = {"rounds": runs}
+    for key in runs[0]:
+        values = [run.get(key) for run in runs]
+        if isinstance(values[0], dict):
+            result[key] = {end: statistics.median(v[end] for v in values) for end in values[0]}
+        elif isinstance(values[0], (int, float)):
+            result[key] = statistics.median(v for v in values if v is not None)
+    for key in ("rate", "p50_ms"):
+        if key in runs[0]:
+            values = [run[key] for run in runs]
+            result["spread"] = (max(values) - min(values)) / (2 * max(result[key], 1e-9))
+            break
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--out", help="Markdown")
+    parser.add_argument("--json")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--group", action="append", choices=GROUPS)
+    arguments = parser.parse_args()
+    build = Path(arguments.build).resolve()
+    os.environ["CULVERT_BUILD"] = str(build)
+    os.environ.setdefault("CULVERT_TEST_LOG_LEVEL", "info")
+    path = Path(arguments.json or build / "bench.json")
+    stored = json.loads(path.read_text()) if arguments.group and path.exists() else {"groups": {}}
+    for name in arguments.group or GROUPS:
+        cases = run_group(name, arguments)
+        stored["machine"] = machine.describe()
+        stored["groups"][name] = {
+            "seconds": arguments.seconds,
+            "cases": {case: {route: medians(runs) for route, runs in found.items()}
+                      for case, found in cases.items()}}
+        path.write_text(json.dumps(stored, indent=1) + "\n")
+    text = report.markdown(stored)
+    if arguments.out:
+        Path(arguments.out).write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
