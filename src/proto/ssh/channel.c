@@ -348,13 +348,24 @@ size_t cv_ssh_channel_writable(const struct cv_ssh_channel *channel)
     return most < channel->send_window ? most : channel->send_window;
 }
 
+/* What lies under the threshold does not go round: with half a window as threshold a path that is
+ * long enough for the window to matter carries half of what it could. A packet more or less a
+ * window's eighth costs nothing. */
+static uint32_t give_back_from(const struct cv_ssh_channel *channel)
+{
+    enum { LEAST = 32768 };
+    uint32_t window = channel->ssh->window_bytes;
+    uint32_t eighth = window / 8 > LEAST ? window / 8 : LEAST;
+    return eighth < window / 2 ? eighth : window / 2;
+}
+
 void cv_ssh_channel_consumed(struct cv_ssh_channel *channel, size_t len)
 {
     assert(len <= channel->unconsumed);
     channel->unconsumed -= (uint32_t)len;
     channel->give_back += (uint32_t)len;
     if (!cv_ssh_channel_is(channel, CV_SSH_CHANNEL_IS_OPEN) || channel->is_eof_received ||
-        channel->give_back < channel->ssh->window_bytes / 2)
+        channel->give_back < give_back_from(channel))
         return;
     set_due(channel, &channel->is_adjust_due);
     flush_or_wait(channel);

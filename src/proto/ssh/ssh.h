@@ -234,8 +234,9 @@ size_t cv_ssh_channel_write(struct cv_ssh_channel *channel, struct cv_slice data
  * that starts in between makes it fewer. */
 size_t cv_ssh_channel_writable(const struct cv_ssh_channel *channel);
 
-/* The caller has passed on `len` bytes of CHANNEL_DATA: the window is given back, in steps of half
- * its size (RFC 4254 §5.2). More than was delivered is a bug of the caller's, and aborts. */
+/* The caller has passed on `len` bytes of CHANNEL_DATA: the window is given back, in steps of an
+ * eighth of its size (RFC 4254 §5.2). More than was delivered is a bug of the caller's, and aborts.
+ */
 void cv_ssh_channel_consumed(struct cv_ssh_channel *channel, size_t len);
 
 /* Bytes delivered in CHANNEL_DATA and not consumed yet. */
