@@ -14,6 +14,9 @@ GOOD = {"OK", "INFO", "DEBUG"}
 # Not about the relay: testssl.sh's own openssl, and the certificate that these tests make for two
 # days, without a place to ask whether it was revoked.
 EXCUSED = {"engine_problem", "cert_expirationStatus", "cert_notAfter", "cert_revocation"}
+# testssl.sh has s_client end with its standard input, at once: half the time that is before the
+# ticket came, and the next s_client finds its file missing. test_s_client_resumes_its_session waits.
+EARLY_END = ("sessionresumption_ticket", "check failed because of connect problem")
 SUITES = {"TLS_AKE_WITH_AES_128_GCM_SHA256", "TLS_AKE_WITH_AES_256_GCM_SHA384",
           "TLS_AKE_WITH_CHACHA20_POLY1305_SHA256"}
 # Protocols, preferences, headers and the faults that a look at the handshake shows.
@@ -43,7 +46,8 @@ def test_testssl_finds_nothing(secure, world, authority, row, checks):
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, cwd=world.folder)
     findings = {entry["id"]: entry for entry in json.loads(report.read_text())}
     assert not [entry for entry in findings.values()
-                if entry["severity"] not in GOOD and entry["id"] not in EXCUSED], done.stdout
+                if entry["severity"] not in GOOD and entry["id"] not in EXCUSED
+                and (entry["id"], entry["finding"]) != EARLY_END], done.stdout
     said = {name: findings[name]["finding"] for name in
             ("SSLv2", "SSLv3", "TLS1", "TLS1_1", "TLS1_2")}
     assert set(said.values()) == {"not offered"}, said
