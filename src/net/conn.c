@@ -60,17 +60,6 @@ static void on_timer(void *arg)
     cv_conn_close(conn, cv_status(is_sent ? CV_OK : CV_CONN_TIMEOUT));
 }
 
-static void read_addresses(struct cv_conn *conn)
-{
-    struct sockaddr_storage name;
-    socklen_t len = sizeof name;
-    if (getpeername(conn->fd, (struct sockaddr *)&name, &len) == 0)
-        (void)cv_addr_from_sockaddr(&conn->peer, (struct sockaddr *)&name, len);
-    len = sizeof name;
-    if (getsockname(conn->fd, (struct sockaddr *)&name, &len) == 0)
-        (void)cv_addr_from_sockaddr(&conn->local, (struct sockaddr *)&name, len);
-}
-
 static void free_memory(struct cv_conn *conn)
 {
     cv_tls_session_free(&conn->tls);
@@ -109,9 +98,6 @@ struct cv_status cv_conn_new(struct cv_worker *worker, int fd, struct cv_tls_ses
         free(conn);
         return cv_fail(error, status.id, "connection cannot be polled");
     }
-    int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    read_addresses(conn);
     cv_worker_item_add(worker, &conn->item, on_worker_stop, conn);
     conn_touch(conn);
     *out = conn;
@@ -388,14 +374,25 @@ struct cv_worker *cv_conn_worker(const struct cv_conn *conn)
     return conn->worker;
 }
 
-const struct cv_addr *cv_conn_peer_addr(const struct cv_conn *conn)
+/* Few ask, and each answer is a system call. */
+static const struct cv_addr *address(const struct cv_conn *conn, struct cv_addr *addr,
+                                     int (*get_name)(int, struct sockaddr *, socklen_t *))
 {
-    return &conn->peer;
+    struct sockaddr_storage name;
+    socklen_t len = sizeof name;
+    if (addr->len == 0 && get_name(conn->fd, (struct sockaddr *)&name, &len) == 0)
+        (void)cv_addr_from_sockaddr(addr, (struct sockaddr *)&name, len);
+    return addr;
 }
 
-const struct cv_addr *cv_conn_local_addr(const struct cv_conn *conn)
+const struct cv_addr *cv_conn_peer_addr(struct cv_conn *conn)
 {
-    return &conn->local;
+    return address(conn, &conn->peer, getpeername);
+}
+
+const struct cv_addr *cv_conn_local_addr(struct cv_conn *conn)
+{
+    return address(conn, &conn->local, getsockname);
 }
 
 bool cv_conn_is_tls(const struct cv_conn *conn)
@@ -444,14 +441,4 @@ void cv_conn_set_notsent_lowat(struct cv_conn *conn, uint32_t bytes)
 void cv_conn_set_user_timeout(struct cv_conn *conn, uint32_t timeout_ms)
 {
     (void)setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
-}
-
-void cv_conn_set_keepalive(struct cv_conn *conn, unsigned idle_s, unsigned interval_s,
-                           unsigned probes)
-{
-    int on = 1;
-    (void)setsockopt(conn->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    (void)setsockopt(conn->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
-    (void)setsockopt(conn->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
-    (void)setsockopt(conn->fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }

@@ -46,8 +46,9 @@ struct cv_conn_ops {
 };
 
 /* Takes the connected, non-blocking socket `fd` and the session (NULL: no TLS), both also when it
- * fails: they are closed then. Reading starts with the next turn. Sets TCP_NODELAY. With TLS the
- * handshake runs first; bytes appended before wait for it. CV_NO_MEMORY, CV_NO_RESOURCES. */
+ * fails: they are closed then. Reading starts with the next turn. TCP_NODELAY is on already, as on
+ * all sockets that listeners and dials of net/ give. With TLS the handshake runs first; bytes
+ * appended before wait for it. CV_NO_MEMORY, CV_NO_RESOURCES. */
 struct cv_status cv_conn_new(struct cv_worker *worker, int fd, struct cv_tls_session *tls,
                              const struct cv_conn_ops *ops, void *arg, struct cv_conn **out,
                              struct cv_error *error);
@@ -146,8 +147,9 @@ void cv_conn_discard(struct cv_conn *conn);
 /* The socket, borrowed: for cv_tls_client_session before cv_conn_start_tls. */
 int cv_conn_fd(const struct cv_conn *conn);
 struct cv_worker *cv_conn_worker(const struct cv_conn *conn); /* NULL while moving */
-const struct cv_addr *cv_conn_peer_addr(const struct cv_conn *conn);
-const struct cv_addr *cv_conn_local_addr(const struct cv_conn *conn);
+/* Asked of the system the first time: length 0 when the connection had ended before that. */
+const struct cv_addr *cv_conn_peer_addr(struct cv_conn *conn);
+const struct cv_addr *cv_conn_local_addr(struct cv_conn *conn);
 bool cv_conn_is_tls(const struct cv_conn *conn);
 bool cv_conn_is_closing(const struct cv_conn *conn);    /* draining, lingering or closing */
 uint64_t cv_conn_bytes_in(const struct cv_conn *conn);  /* without TLS's own */
@@ -160,7 +162,5 @@ uint32_t cv_conn_rtt_us(const struct cv_conn *conn);
 /* Socket options, best effort: what the kernel does not know is ignored. */
 void cv_conn_set_notsent_lowat(struct cv_conn *conn, uint32_t bytes); /* usual: 128 KiB */
 void cv_conn_set_user_timeout(struct cv_conn *conn, uint32_t timeout_ms);
-void cv_conn_set_keepalive(struct cv_conn *conn, unsigned idle_s, unsigned interval_s,
-                           unsigned probes);
 
 #endif

@@ -466,7 +466,6 @@ static void facts_are_told(void **state)
     assert_ptr_equal(cv_conn_worker(conn), pair.bench.worker);
     cv_conn_set_notsent_lowat(conn, 128 * 1024);
     cv_conn_set_user_timeout(conn, 10000);
-    cv_conn_set_keepalive(conn, 30, 10, 3);
     assert_true(cv_conn_rtt_us(conn) > 0);
     cv_worker_stop(pair.bench.worker);
     pair_run(&pair);

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <unistd.h>
 
 static struct certs certs;
@@ -80,6 +81,10 @@ static void on_done(void *arg, const struct cv_dial_result *result)
     call->stage = result->stage;
     (void)snprintf(call->detail, sizeof call->detail, "%s", result->error->detail);
     if (result->conn) {
+        int is_on = 0;
+        socklen_t len = sizeof is_on;
+        (void)getsockopt(cv_conn_fd(result->conn), IPPROTO_TCP, TCP_NODELAY, &is_on, &len);
+        assert_true(is_on);
         call->dialled.conn = result->conn;
         call->dialled.bench = &call->bench;
         cv_conn_set_ops(result->conn, &end_ops, &call->dialled);

@@ -4,6 +4,8 @@
 #include "net/net_test.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -217,6 +219,20 @@ static void accept_one_of_crowd(void *arg, int fd, const struct cv_addr *peer)
     struct crowd *crowd = arg;
     (void)peer;
     crowd->accepted++;
+    /* What the listening socket has been told is true of this one. */
+    static const struct {
+        int level, option, value;
+    } inherited[] = {{IPPROTO_TCP, TCP_NODELAY, 1},
+                     {SOL_SOCKET, SO_KEEPALIVE, 1},
+                     {IPPROTO_TCP, TCP_KEEPIDLE, 31},
+                     {IPPROTO_TCP, TCP_KEEPINTVL, 7},
+                     {IPPROTO_TCP, TCP_KEEPCNT, 3}};
+    for (size_t i = 0; i < sizeof inherited / sizeof inherited[0]; i++) {
+        int value = 0;
+        socklen_t len = sizeof value;
+        assert_int_equal(getsockopt(fd, inherited[i].level, inherited[i].option, &value, &len), 0);
+        assert_int_equal(value, inherited[i].value);
+    }
     close(fd);
     if (crowd->accepted == 3)
         cv_worker_stop(crowd->bench.worker);
@@ -245,6 +261,7 @@ static void all_workers_share_a_chosen_port(void **state)
     for (int i = 0; i < 3; i++) {
         assert_ok(cv_listener_new(crowd.bench.worker, &spec, 16, &crowd_ops, &crowd, &listeners[i],
                                   NULL));
+        cv_listener_set_keepalive(listeners[i], 31, 7, 3);
         spec = *cv_listener_spec(listeners[i]);
         assert_true(cv_addr_port(&spec.addr) > 0);
     }
@@ -269,6 +286,7 @@ static void without_descriptors_a_listener_rests_and_goes_on(void **state)
     struct cv_listener *listener;
     assert_ok(cv_listen_spec_parse("127.0.0.1:0", &spec, NULL));
     assert_ok(cv_listener_new(crowd.bench.worker, &spec, 16, &crowd_ops, &crowd, &listener, NULL));
+    cv_listener_set_keepalive(listener, 31, 7, 3);
     for (int i = 0; i < 3; i++)
         crowd.extra[i] = connect_to(cv_addr_port(&cv_listener_spec(listener)->addr));
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &crowd.before), 0);

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <uv.h>
@@ -213,6 +214,8 @@ static struct cv_status start(struct cv_worker *worker, int fd, const struct cv_
     *listener = (struct cv_listener){
         .worker = worker, .poll = poll, .fd = fd, .spec = *spec, .ops = ops, .arg = arg};
     poll->data = listener;
+    int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     cv_timer_init(&listener->rest, on_rested, listener);
     cv_worker_item_add(worker, &listener->item, on_worker_stop, listener);
     uv_poll_start(poll, UV_READABLE, on_poll);
@@ -280,6 +283,16 @@ struct cv_status cv_listener_adopt(struct cv_worker *worker, int fd,
     CV_RETURN_IF_ERROR(start(worker, fd, &bound, ops, arg, out, error));
     (*out)->is_adopted = true;
     return cv_ok();
+}
+
+void cv_listener_set_keepalive(struct cv_listener *listener, unsigned idle_s, unsigned interval_s,
+                               unsigned probes)
+{
+    int fd = listener->fd, on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
 int cv_listener_fd(const struct cv_listener *listener)

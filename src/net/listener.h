@@ -50,6 +50,12 @@ struct cv_status cv_listener_adopt(struct cv_worker *worker, int fd,
 /* Whether the listening TCP socket `fd` is bound to what `spec` asks for. Port 0 fits nothing. */
 bool cv_listen_spec_fits(const struct cv_listen_spec *spec, int fd);
 
+/* Accepted sockets have the options of the listening one (tcp(7)), which spares a system call for
+ * each connection and option: TCP_NODELAY always, and with this keep-alive probes (RFC 9293
+ * §3.8.4). Best effort. */
+void cv_listener_set_keepalive(struct cv_listener *listener, unsigned idle_s, unsigned interval_s,
+                               unsigned probes);
+
 /* The socket, borrowed: to be handed to another process. */
 int cv_listener_fd(const struct cv_listener *listener);
 

@@ -10,6 +10,8 @@
 #include "net/worker_priv.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <uv.h>
@@ -133,6 +135,8 @@ static int launch(struct cv_race *race, struct race_lane *lane, const struct cv_
     int fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return errno;
+    int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     /* Connected at once is seen as writable, like all others. */
     if (connect(fd, &addr->any, addr->len) != 0 && errno != EINPROGRESS) {
         int failure = errno;

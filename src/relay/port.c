@@ -10,10 +10,6 @@ enum {
     PORT_LOW = 64 * 1024,
     PORT_HIGH = 256 * 1024,
     PORT_LINGER_MS = 2000,
-    /* A peer that vanished is noticed where no timer runs: behind an upgrade. */
-    PORT_KEEPALIVE_S = 60,
-    PORT_PROBE_S = 15,
-    PORT_PROBES = 4,
 };
 
 /* ---- socket ---- */
@@ -72,7 +68,6 @@ struct cv_status cv_port_open_socket(struct cv_port *port, struct cv_worker *wor
     if (tls)
         cv_conn_set_handshake_timeout(port->conn, handshake_timeout_ms);
     cv_conn_set_marks(port->conn, PORT_LOW, PORT_HIGH, out_cap);
-    cv_conn_set_keepalive(port->conn, PORT_KEEPALIVE_S, PORT_PROBE_S, PORT_PROBES);
     return cv_ok();
 }
 

@@ -17,7 +17,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { RELAY_BACKLOG = 1024 };
+enum {
+    RELAY_BACKLOG = 1024,
+    /* A peer that vanished is noticed where no timer runs: behind an upgrade. */
+    RELAY_KEEPALIVE_S = 60,
+    RELAY_PROBE_S = 15,
+    RELAY_PROBES = 4,
+};
 
 unsigned cv_relay_connections(const struct cv_relay *relay)
 {
@@ -85,6 +91,7 @@ static struct cv_status open_socket(struct cv_relay *relay, struct cv_relay_work
         fd >= 0 ? cv_listener_adopt(worker->worker, fd, ops, worker, &entry->listener, error)
                 : cv_listener_new(worker->worker, spec, RELAY_BACKLOG, ops, worker,
                                   &entry->listener, error));
+    cv_listener_set_keepalive(entry->listener, RELAY_KEEPALIVE_S, RELAY_PROBE_S, RELAY_PROBES);
     entry->fd = cv_listener_fd(entry->listener);
     return cv_ok();
 }
