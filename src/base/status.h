@@ -45,6 +45,8 @@
     X(AUTH_EXPIRED, AUTHENTICATION, 3, 401, 4401, 14, false, "token expired",                       \
       "Get a fresh token.")                                                                         \
     X(UNAVAILABLE, SERVER, 4, 503, 1013, 2, true, "server unavailable", "Try again in a moment.")   \
+    X(BREAKER_IS_OPEN, SERVER, 4, 503, 1013, 2, true, "the service of this tunnel fails, requests rest for a while", \
+      "Look at the service; Retry-After says when it is tried again.")                              \
     X(SHUTTING_DOWN, SERVER, 4, 503, 1001, 11, true, "the server is shutting down",                 \
       "Try again in a moment; another instance will answer.")                                       \
     X(RATE_LIMITED, SERVER, 5, 429, 4429, 12, true, "rate limit exceeded",                          \

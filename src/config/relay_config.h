@@ -253,6 +253,15 @@
       "Requests of a user that may wait for a stream.", "200")                                     \
     X(queue_ageing_ms, "queue.ageing", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,        \
       "Who has waited for this long counts as one priority higher; 0: whatever the wait.", "30s")  \
+    X(breaker_failures, "breaker.failures", INT, "5", CV_RANGE(0, 255), "CB_FAILURE_THRESHOLD", 0, \
+      "After so many failures of a tunnel's service in a row nothing is sent to it for a while; 0 "\
+      "never stops.", "10")                                                                        \
+    X(breaker_successes, "breaker.successes", INT, "2", CV_RANGE(1, 255), "CB_SUCCESS_THRESHOLD",  \
+      0, "So many requests, one at a time, must go well before all go through again.", "1")        \
+    X(breaker_reset_ms, "breaker.reset", DURATION, "60s", CV_RANGE(1, 1 * CV_HOURS),               \
+      "CB_RESET_TIMEOUT", 0, "For how long nothing is sent before one request tries.", "15s")      \
+    X(breaker_counts_statuses, "breaker.counts_statuses", BOOL, "false", CV_ANY, NULL, 0,          \
+      "The service's own answers 502, 503 and 504 are failures too.", "true")                      \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
     X(audit_enabled, "audit.enabled", BOOL, "true", CV_ANY, NULL, 0,                               \

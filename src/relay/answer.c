@@ -6,6 +6,7 @@
  * Happy path: answer_parse → take_head → put_body … → take_end → exchange_finish.
  * Ways it fails: the answer is not HTTP, breaks off, or cannot be forwarded (exchange_fail).
  */
+#include "config/relay_config.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
 
@@ -73,6 +74,9 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
         return false;
     }
     x->is_head_out = true;
+    bool is_fault = head->status >= 502 && head->status <= 504 &&
+                    c->worker->relay->config->breaker_counts_statuses;
+    guard_tell(c, is_fault ? CV_BREAKER_FAILURE : CV_BREAKER_SUCCESS);
     cv_port_flush(&c->port);
     if (head->status == 101) {
         cv_fsm_set(&c->state, CONSUMER_TUNNEL);

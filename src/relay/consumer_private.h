@@ -70,6 +70,7 @@ struct exchange {
     cv_source *source;      /* for the moment; NULL: not counted */
     struct cv_quota quota;  /* told with the answer */
     unsigned retry_after_s; /* of a refusal; 0: as the error has it */
+    struct cv_breaker_ticket ticket;
     enum cv_priority priority;
     uint64_t asked_ms;      /* Culvert-Timeout, within timers.asked_max; 0: not asked */
     size_t queue_position;  /* told with a 503: where it waited, or would have; 0: it did not … */
@@ -249,7 +250,6 @@ void exchange_flush(struct cv_consumer *c);
 void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data);
 void exchange_tunnel_eof(struct cv_consumer *c);
 void exchange_on_writable(struct cv_consumer *c);
-void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms);
 /* Lets go of everything; the upstream's stream is closed. */
 void exchange_cancel(struct cv_consumer *c);
 /* The exchange cannot go on: an error answer, or the mark of a truncated one. */
@@ -260,8 +260,26 @@ void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
 void exchange_end(struct cv_consumer *c);
 /* The exchange went well: the stream may be pooled, the connection goes on. */
 void exchange_finish(struct cv_consumer *c);
+
+/* ---- timing.c ---- */
+
+/* At the beginning: all of them. */
+void exchange_set_timers(struct cv_consumer *c);
 /* First byte or idle, whichever the answer waits for now. */
 void exchange_set_service_timer(struct cv_consumer *c);
+void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms);
+/* For the answer: where the request waits, or would have to, before it gives that up. */
+void exchange_note_place(struct cv_consumer *c);
+
+/* ---- guard.c ---- */
+
+/* May the current request go to its tunnel's service? False: the breaker is open, and it has been
+ * answered. */
+bool guard_admit(struct cv_consumer *c);
+/* How that went; counts once for each request. */
+void guard_tell(struct cv_consumer *c, enum cv_breaker_outcome outcome);
+/* It ends with this error before a byte of the answer has gone out. */
+void guard_tell_failure(struct cv_consumer *c, enum cv_status_id id);
 
 /* ---- answer.c ---- */
 

@@ -18,9 +18,6 @@
 
 #include <string.h>
 
-/* How soon a timer that rests is looked at again. */
-enum { REST_MS = 250 };
-
 static const struct cv_upstream_ops up_ops;
 static void on_up_closed(void *arg, struct cv_status why);
 
@@ -51,6 +48,8 @@ static void audit_forward(const struct cv_consumer *c)
 static void release(struct cv_consumer *c, bool is_reusable)
 {
     struct exchange *x = &c->x;
+    if (x->route.spec)
+        guard_tell(c, CV_BREAKER_NO_WORD); /* unless that was known before */
     if (x->upstream) {
         struct cv_upstream *upstream = x->upstream;
         x->upstream = NULL;
@@ -83,6 +82,7 @@ void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
         return;
     }
     if (!x->is_head_out) {
+        guard_tell_failure(c, id);
         bool is_whole = x->is_request_whole;
         if (x->upstream) {
             cv_upstream_close(x->upstream, false);
@@ -209,24 +209,6 @@ void exchange_flush(struct cv_consumer *c)
 }
 
 /* ---- from the service ---- */
-
-void exchange_set_service_timer(struct cv_consumer *c)
-{
-    struct exchange *x = &c->x;
-    const struct cv_tunnel_spec *spec = x->route.spec;
-    const struct cv_relay_config *config = c->worker->relay->config;
-    uint64_t ms;
-    if (c->state.state == CONSUMER_TUNNEL)
-        ms = 0;
-    else if (!x->is_head_out)
-        ms = x->asked_ms           ? x->asked_ms
-             : spec->has_timers[0] ? spec->first_byte_ms
-                                   : config->timers_first_byte_ms;
-    else
-        ms = spec->has_timers[1] ? spec->idle_ms : config->timers_idle_ms;
-    x->service_due_ms = ms ? consumer_now_ms(c) + ms : UINT64_MAX;
-    x->service_paused_ms = cv_session_paused_ms(x->route.session, consumer_now_ms(c));
-}
 
 /* What has gone into the consumer's output counts as consumed as soon as that is not congested. */
 static void give_back(struct cv_consumer *c)
@@ -358,18 +340,6 @@ static enum cv_hop hop_of(enum cv_status_id id)
     }
 }
 
-/* For the answer: where it waits, or would have to, before it gives that up. */
-static void note_place(struct cv_consumer *c)
-{
-    struct exchange *x = &c->x;
-    struct cv_session_queue queue = cv_session_queue(x->route.session);
-    size_t position = x->upstream ? cv_upstream_position(x->upstream) : 0;
-    x->queue_position = position ? position : (size_t)queue.waiting + 1;
-    x->queue_wait_ms = queue.estimated_ms * x->queue_position / ((uint64_t)queue.waiting + 1);
-    uint64_t retry_s = x->queue_wait_ms / 1000 + 1;
-    x->retry_after_s = retry_s < 3600 ? (unsigned)retry_s : 3600;
-}
-
 static void open_upstream(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
@@ -387,7 +357,7 @@ static void open_upstream(struct cv_consumer *c)
         cv_upstream_open(c->worker, &x->route, &wish, &up_ops, c, &x->upstream);
     if (!cv_is_ok(status)) {
         if (status.id == CV_QUEUE_FULL)
-            note_place(c);
+            exchange_note_place(c);
         exchange_fail(c, status.id == CV_LINK_LOST ? CV_AGENT_OFFLINE : status.id,
                       hop_of(status.id), NULL);
         return;
@@ -452,7 +422,7 @@ static void on_up_failed(void *arg, struct cv_status why)
     struct cv_consumer *c = arg;
     c->x.upstream = NULL;
     if (why.id == CV_QUEUE_FULL) /* on another worker */
-        note_place(c);
+        exchange_note_place(c);
     /* Nothing of it was sent: it goes to whoever has the tunnel by now. */
     bool has_moved = why.id == CV_LINK_LOST || why.id == CV_AGENT_OFFLINE || why.id == CV_REPLACED;
     if (has_moved && try_again(c, true))
@@ -513,6 +483,8 @@ static const char *method_name(struct cv_slice method)
 void exchange_begin(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
+    if (!guard_admit(c))
+        return;
     cv_fsm_set(&c->state, CONSUMER_EXCHANGE);
     x->is_counted = true;
     (void)atomic_fetch_add_explicit(&c->worker->busy, 1, memory_order_relaxed);
@@ -533,76 +505,9 @@ void exchange_begin(struct cv_consumer *c)
                       "the head cannot be forwarded");
         return;
     }
-    uint64_t total_ms = x->asked_ms                    ? x->asked_ms
-                        : x->route.spec->has_timers[2] ? x->route.spec->total_ms
-                                                       : c->worker->relay->config->timers_total_ms;
-    x->total_due_ms = total_ms ? consumer_now_ms(c) + total_ms : UINT64_MAX;
-    x->total_paused_ms = cv_session_paused_ms(x->route.session, consumer_now_ms(c));
-    exchange_set_service_timer(c);
+    exchange_set_timers(c);
     open_upstream(c);
     consumer_arm(c);
-}
-
-/* Timers stand still while the link has no socket: moves `due_ms` by the time that it was so since
- * `seen_ms` of it. True: it is not due any more. */
-static bool rest(struct cv_consumer *c, uint64_t now_ms, uint64_t *due_ms, uint64_t *seen_ms)
-{
-    const struct cv_session *session = c->x.route.session;
-    uint64_t paused_ms = cv_session_paused_ms(session, now_ms);
-    if (now_ms < *due_ms || *due_ms == UINT64_MAX)
-        return false;
-    *due_ms += paused_ms - *seen_ms;
-    *seen_ms = paused_ms;
-    if (*due_ms <= now_ms && !cv_session_is_reachable(session))
-        *due_ms = now_ms + REST_MS;
-    return *due_ms > now_ms;
-}
-
-/* A request that waits in the queue is not the link's yet: it waits no longer than it said. */
-static bool is_queued(const struct exchange *x)
-{
-    return !x->upstream || cv_upstream_is_queued(x->upstream);
-}
-
-/* Whose turn it was when the time was up. */
-static enum cv_hop hop_waited_for(struct cv_consumer *c)
-{
-    const struct exchange *x = &c->x;
-    if (!x->is_request_whole && x->request_sent == cv_buf_len(&x->request))
-        return CV_HOP_CONSUMER;
-    if (is_queued(x))
-        return CV_HOP_LINK; /* for a free stream of it */
-    if (!cv_upstream_is_open(x->upstream))
-        return CV_HOP_AGENT; /* it is connecting to the service */
-    if (x->is_head_out && cv_port_is_congested(&c->port))
-        return CV_HOP_CONSUMER;
-    return CV_HOP_SERVICE;
-}
-
-void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
-{
-    struct exchange *x = &c->x;
-    if (!is_queued(x) && (rest(c, now_ms, &x->total_due_ms, &x->total_paused_ms) ||
-                          rest(c, now_ms, &x->service_due_ms, &x->service_paused_ms)))
-        return;
-    if (now_ms >= x->total_due_ms) {
-        exchange_fail(c, CV_TIMEOUT_TOTAL, hop_waited_for(c), NULL);
-    } else if (now_ms >= x->service_due_ms) {
-        if (!x->is_request_whole && x->request_sent == cv_buf_len(&x->request)) {
-            exchange_set_service_timer(
-                c); /* it is the consumer who is slow: it has a timer of its own */
-        } else if (!x->is_head_out && x->upstream && cv_upstream_is_queued(x->upstream)) {
-            bool is_away = !cv_session_is_reachable(x->route.session);
-            note_place(c);
-            exchange_fail(c, is_away ? CV_AGENT_OFFLINE : CV_CHANNEL_LIMIT, CV_HOP_LINK, NULL);
-        } else if (x->is_head_out && cv_port_is_congested(&c->port)) {
-            exchange_set_service_timer(
-                c); /* the consumer does not read: client_due_ms sees to that */
-        } else {
-            exchange_fail(c, x->is_head_out ? CV_TIMEOUT_IDLE : CV_TIMEOUT_FIRST_BYTE,
-                          hop_waited_for(c), NULL);
-        }
-    }
 }
 
 void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data)

@@ -26,6 +26,7 @@ struct publisher {
 struct entry {
     char name[CV_TUNNEL_NAME_MAX + 1];
     struct cv_tunnel_spec *spec;
+    struct cv_gate *gate; /* a reference */
     struct publisher *publishers;
     size_t count;
     uint64_t gone_ms; /* since when there is no publisher */
@@ -69,12 +70,34 @@ struct cv_status cv_registry_new(struct cv_registry **out)
     return cv_ok();
 }
 
+static struct cv_gate *gate_new(void)
+{
+    struct cv_gate *gate = calloc(1, sizeof *gate);
+    if (gate)
+        atomic_init(&gate->refs, 1);
+    return gate;
+}
+
+static struct cv_gate *gate_ref(struct cv_gate *gate)
+{
+    (void)atomic_fetch_add_explicit(&gate->refs, 1, memory_order_relaxed);
+    return gate;
+}
+
+static void gate_unref(struct cv_gate **gate)
+{
+    if (*gate && atomic_fetch_sub_explicit(&(*gate)->refs, 1, memory_order_acq_rel) == 1)
+        free(*gate);
+    *gate = NULL;
+}
+
 static void entry_free(struct user *user, struct entry *entry)
 {
     HASH_DEL(user->entries, entry);
     for (size_t i = 0; i < entry->count; i++)
         cv_session_unref(&entry->publishers[i].session);
     cv_tunnel_spec_unref(&entry->spec);
+    gate_unref(&entry->gate);
     free(entry->publishers);
     free(entry);
 }
@@ -167,6 +190,7 @@ struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_
         const struct publisher *publisher = choose(entry, prefer_worker);
         route->spec = cv_tunnel_spec_ref(entry->spec);
         route->session = cv_session_ref(publisher->session);
+        route->gate = gate_ref(entry->gate);
         route->port = publisher->port;
         status = CV_OK;
     } else if (entry && now_ms - entry->gone_ms < REGISTRY_REMEMBER_MS) {
@@ -180,6 +204,7 @@ void cv_route_done(struct cv_route *route)
 {
     cv_tunnel_spec_unref(&route->spec);
     cv_session_unref(&route->session);
+    gate_unref(&route->gate);
 }
 
 static bool is_same_agent(const struct cv_session *a, const struct cv_session *b)
@@ -232,8 +257,12 @@ static struct cv_status obtain_entry(struct user *user, struct cv_slice name, st
     if (HASH_COUNT(user->entries) >= REGISTRY_NAMES_PER_USER_MAX && !forget_oldest(user))
         return cv_status(CV_NO_RESOURCES);
     struct entry *entry = calloc(1, sizeof *entry);
-    if (!entry)
+    if (entry)
+        entry->gate = gate_new();
+    if (!entry || !entry->gate) {
+        free(entry);
         return cv_status(CV_NO_MEMORY);
+    }
     (void)cv_slice_to_str(name, entry->name, sizeof entry->name);
     HASH_ADD_KEYPTR(hh, user->entries, entry->name, name.len, entry);
     *out = entry;
@@ -425,6 +454,34 @@ size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_u
             }
     (void)pthread_rwlock_unlock(&registry->lock);
     return count;
+}
+
+static void each_gate_of(const struct user *user,
+                         void (*each)(void *arg, const struct cv_gate_view *view), void *arg)
+{
+    for (const struct entry *e = user->entries; e; e = e->hh.next)
+        each(arg, &(struct cv_gate_view){&user->key, e->name, cv_breaker_look(&e->gate->breaker)});
+}
+
+void cv_registry_each_gate(struct cv_registry *registry, const struct cv_user_key *key,
+                           void (*each)(void *arg, const struct cv_gate_view *view), void *arg)
+{
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    const struct user *user = key ? find_user(registry, key) : registry->users;
+    for (; user; user = key ? NULL : user->hh.next)
+        each_gate_of(user, each, arg);
+    (void)pthread_rwlock_unlock(&registry->lock);
+}
+
+bool cv_registry_reset_gate(struct cv_registry *registry, const struct cv_user_key *key,
+                            struct cv_slice name)
+{
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    struct entry *entry = find_entry(find_user(registry, key), name);
+    if (entry)
+        cv_breaker_reset(&entry->gate->breaker);
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return entry != NULL;
 }
 
 size_t cv_registry_tunnels(struct cv_registry *registry)

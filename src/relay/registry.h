@@ -9,6 +9,7 @@
 #ifndef CV_RELAY_REGISTRY_H
 #define CV_RELAY_REGISTRY_H
 
+#include "flow/breaker.h"
 #include "relay/tunnel.h"
 
 struct cv_registry;
@@ -23,10 +24,18 @@ struct cv_user_key {
 struct cv_status cv_registry_new(struct cv_registry **registry);
 void cv_registry_free(struct cv_registry **registry);
 
+/* What hangs off a user's name for a tunnel whoever publishes it: one for all links, workers and
+ * consumers. Any thread. */
+struct cv_gate {
+    atomic_uint refs;
+    cv_breaker breaker;
+};
+
 /* What a lookup gives: references that the caller gives back with cv_route_done. */
 struct cv_route {
     struct cv_tunnel_spec *spec;
     struct cv_session *session;
+    struct cv_gate *gate;
     uint32_t port; /* as the publisher asked for it */
 };
 
@@ -75,6 +84,19 @@ bool cv_registry_has(struct cv_registry *registry, const struct cv_user_key *use
 
 /* Number of sessions that publish something for this user and have a connection at this moment. */
 size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_user_key *user);
+
+/* The breakers of this user's names, NULL: of all users; `each` is called under the registry's lock
+ * and must call nothing here. For the management API. */
+struct cv_gate_view {
+    const struct cv_user_key *user;
+    const char *tunnel;
+    struct cv_breaker_view breaker;
+};
+void cv_registry_each_gate(struct cv_registry *registry, const struct cv_user_key *user,
+                           void (*each)(void *arg, const struct cv_gate_view *view), void *arg);
+/* Closes the breaker of a name; false: there is no such name. */
+bool cv_registry_reset_gate(struct cv_registry *registry, const struct cv_user_key *user,
+                            struct cv_slice name);
 
 /* Number of published names, over all users. */
 size_t cv_registry_tunnels(struct cv_registry *registry);

@@ -49,6 +49,7 @@ struct cv_relay {
     struct cv_audit_queue *record; /* of the main thread */
     struct cv_registry *registry;
     struct cv_limits *limits;
+    atomic_uint_least64_t breaker_openings, breaker_rejections; /* since the start */
     struct cv_keysource *keys;
     struct cv_auth_policy *auth_policy;
     struct cv_ssh_host_key *host_key;
@@ -86,7 +87,7 @@ struct cv_relay_worker {
     uint64_t next_request;    /* for request ids: instance, worker, number */
     uint64_t failures_second; /* failed authentications in the audit log: of this second … */
     unsigned failures_recorded;
-    uint64_t failures_suppressed; /* … and since the last one that is in it */
+    uint64_t failures_suppressed;          /* … and since the last one that is in it */
     uint8_t random[CV_RELAY_RANDOM_BYTES]; /* for trace ids, which need not be secret: one system
                                               call for many requests */
     size_t random_left;                    /* unused, at the end */
