@@ -31,19 +31,42 @@ enum {
 static const char *const state_names[STATE_COUNT] = {"idle",     "dialing",  "handshake", "up",
                                                      "detached", "resuming", "waiting",   "resting",
                                                      "closing",  "ended"};
-static const uint32_t may_follow[STATE_COUNT] = {
-    [IDLE] = 1U << DIALING | 1U << CLOSING,
-    [DIALING] = 1U << HANDSHAKE | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
-    [HANDSHAKE] = 1U << UP | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
-    [UP] = 1U << DETACHED | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
-    [DETACHED] = 1U << RESUMING | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
-    [RESUMING] = 1U << UP | 1U << DETACHED | 1U << WAITING | 1U << RESTING | 1U << CLOSING,
-    [WAITING] = 1U << DIALING | 1U << CLOSING,
-    [RESTING] = 1U << WAITING | 1U << CLOSING,
-    [CLOSING] = 1U << ENDED,
+#define USED_UP "the last of reconnect.max_attempts failed"
+#define CLOSE "told to close, or given up"
+static const struct cv_fsm_step steps[] = {
+    {IDLE, DIALING, "started"},
+    {IDLE, CLOSING, CLOSE},
+    {DIALING, HANDSHAKE, "the relay took the upgrade"},
+    {DIALING, WAITING, "the try failed"},
+    {DIALING, RESTING, USED_UP},
+    {DIALING, CLOSING, CLOSE},
+    {HANDSHAKE, UP, "the SSH session stands"},
+    {HANDSHAKE, WAITING, "the link ended before"},
+    {HANDSHAKE, RESTING, USED_UP},
+    {HANDSHAKE, CLOSING, CLOSE},
+    {UP, DETACHED, "connection lost, its address gone, or a person wants a new one"},
+    {UP, WAITING, "the link ended"},
+    {UP, RESTING, USED_UP},
+    {UP, CLOSING, CLOSE},
+    {DETACHED, RESUMING, "time of the next try"},
+    {DETACHED, WAITING, "the relay does not know the link, or its window is over"},
+    {DETACHED, RESTING, USED_UP},
+    {DETACHED, CLOSING, CLOSE},
+    {RESUMING, UP, "the relay has proven itself, both replay"},
+    {RESUMING, DETACHED, "the try failed"},
+    {RESUMING, WAITING, "link.resume_window over"},
+    {RESUMING, RESTING, USED_UP},
+    {RESUMING, CLOSING, CLOSE},
+    {WAITING, DIALING, "time of the next try, network changed, or a person asks"},
+    {WAITING, CLOSING, CLOSE},
+    {RESTING, WAITING, "network changed, or a person asks"},
+    {RESTING, CLOSING, CLOSE},
+    {CLOSING, ENDED, "goodbye said"},
 };
-static const struct cv_fsm_def machine = {
-    .name = "uplink", .states = state_names, .may_follow = may_follow, .count = STATE_COUNT};
+#undef USED_UP
+#undef CLOSE
+const struct cv_fsm_def cv_uplink_states = {
+    .name = "uplink", .states = state_names, .count = STATE_COUNT, CV_FSM_STEPS(steps)};
 
 static void try_now(void *arg);
 static void resume_now(void *arg);
@@ -494,12 +517,13 @@ struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_
     *out = NULL;
     if (!u)
         return cv_status(CV_NO_MEMORY);
-    *u = (struct cv_uplink){.worker = worker,
-                            .options = *options,
-                            .ops = ops,
-                            .was_up = options->was_up,
-                            .arg = arg,
-                            .fsm = {.def = &machine, .state = IDLE, .on_change = on_change}};
+    *u = (struct cv_uplink){
+        .worker = worker,
+        .options = *options,
+        .ops = ops,
+        .was_up = options->was_up,
+        .arg = arg,
+        .fsm = {.def = &cv_uplink_states, .state = IDLE, .on_change = on_change}};
     u->fsm.arg = u;
     cv_backoff_init(&u->backoff, config->reconnect_initial_ms, config->reconnect_max_ms,
                     cv_worker_now_ms(worker));

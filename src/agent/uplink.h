@@ -22,6 +22,11 @@
 
 #include <stdint.h>
 
+struct cv_fsm_def;
+
+/* The lifecycle as a table, for docs/STATES.md. */
+extern const struct cv_fsm_def cv_uplink_states;
+
 struct cv_access;
 struct cv_link;
 struct cv_link_control;

@@ -3,7 +3,7 @@
  * Prints docs/configuration.md from the tables of settings; with a file's name as argument checks
  * that the file says the same, and fails if not. Run by the build's tests.
  */
-#include "base/buf.h"
+#include "base/doc.h"
 #include "config/agent_config.h"
 
 static const char intro[] =
@@ -41,32 +41,7 @@ static struct cv_status write_all(struct cv_buf *out)
     return cv_settings_doc(&cv_agent_schema, out);
 }
 
-static bool is_same(const char *path, struct cv_slice want)
-{
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return false;
-    bool same = true;
-    for (size_t i = 0; i <= want.len && same; i++)
-        same = fgetc(file) == (i < want.len ? (int)want.data[i] : EOF);
-    (void)fclose(file);
-    return same;
-}
-
 int main(int argc, char **argv)
 {
-    struct cv_buf out;
-    cv_buf_init(&out, 1024 * 1024);
-    bool is_done = cv_is_ok(write_all(&out));
-    struct cv_slice text = cv_buf_slice(&out);
-    if (is_done && argc == 2) {
-        is_done = is_same(argv[1], text);
-        if (!is_done)
-            (void)fprintf(stderr, "%s is not what the tables say: write it anew with config_doc\n",
-                          argv[1]);
-    } else if (is_done) {
-        is_done = text.len > 0 && fwrite(text.data, 1, text.len, stdout) == text.len;
-    }
-    cv_buf_done(&out);
-    return is_done ? 0 : 1;
+    return cv_doc_main(argc, argv, "config_doc", write_all);
 }

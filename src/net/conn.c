@@ -24,16 +24,22 @@ enum {
 
 static const char *const state_names[] = {"handshake", "open",   "draining",
                                           "lingering", "moving", "closing"};
-static const uint32_t may_follow[] = {
-    [CONN_HANDSHAKE] = 1u << CONN_OPEN | 1u << CONN_MOVING | 1u << CONN_CLOSING,
-    [CONN_OPEN] = 1u << CONN_HANDSHAKE | 1u << CONN_DRAINING | 1u << CONN_LINGERING |
-                  1u << CONN_MOVING | 1u << CONN_CLOSING,
-    [CONN_DRAINING] = 1u << CONN_CLOSING,
-    [CONN_LINGERING] = 1u << CONN_CLOSING,
-    [CONN_MOVING] = 1u << CONN_HANDSHAKE | 1u << CONN_OPEN,
-    [CONN_CLOSING] = 0,
+static const struct cv_fsm_step steps[] = {
+    {CONN_HANDSHAKE, CONN_OPEN, "TLS stands"},
+    {CONN_HANDSHAKE, CONN_MOVING, "detached"},
+    {CONN_HANDSHAKE, CONN_CLOSING, "handshake failed or timed out, or closed"},
+    {CONN_OPEN, CONN_HANDSHAKE, "cv_conn_start_tls"},
+    {CONN_OPEN, CONN_DRAINING, "cv_conn_close_after_flush"},
+    {CONN_OPEN, CONN_LINGERING, "cv_conn_close_lingering"},
+    {CONN_OPEN, CONN_MOVING, "detached"},
+    {CONN_OPEN, CONN_CLOSING, "closed, reset, or broken"},
+    {CONN_DRAINING, CONN_CLOSING, "all is written, broken, or time over"},
+    {CONN_LINGERING, CONN_CLOSING, "the peer closed too, broken, or time over"},
+    {CONN_MOVING, CONN_HANDSHAKE, "attached in its handshake"},
+    {CONN_MOVING, CONN_OPEN, "attached"},
 };
-static const struct cv_fsm_def machine = {"connection", state_names, may_follow, 6};
+const struct cv_fsm_def cv_conn_states = {
+    .name = "connection", .states = state_names, .count = 6, CV_FSM_STEPS(steps)};
 
 /* --- life --- */
 
@@ -88,7 +94,7 @@ struct cv_status cv_conn_new(struct cv_worker *worker, int fd, struct cv_tls_ses
     conn->low = OUT_LOW_BYTES;
     conn->high = OUT_HIGH_BYTES;
     cv_buf_init(&conn->out, OUT_CAP_BYTES);
-    conn->fsm = (struct cv_fsm){.def = &machine, .state = tls ? CONN_HANDSHAKE : CONN_OPEN};
+    conn->fsm = (struct cv_fsm){.def = &cv_conn_states, .state = tls ? CONN_HANDSHAKE : CONN_OPEN};
     cv_defer_init(&conn->settle, conn_on_settle, conn);
     cv_defer_init(&conn->again, conn_on_again, conn);
     cv_timer_init(&conn->timer, on_timer, conn);

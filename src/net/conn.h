@@ -24,6 +24,11 @@
 #include "net/tls.h"
 #include "net/worker.h"
 
+struct cv_fsm_def;
+
+/* The lifecycle as a table, for docs/STATES.md. */
+extern const struct cv_fsm_def cv_conn_states;
+
 struct cv_conn;
 
 /* Any may be NULL except on_data and on_closed. All come from the loop, never from inside a

@@ -22,21 +22,34 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#define F(state) (1U << CONSUMER_##state)
 static const char *const state_names[CONSUMER_STATE_COUNT] = {
     "reading", "waiting", "held", "moving", "exchange", "tunnel", "ending"};
-static const uint32_t state_follows[CONSUMER_STATE_COUNT] = {
-    [CONSUMER_READING] = F(WAITING) | F(HELD) | F(MOVING) | F(EXCHANGE) | F(ENDING),
-    [CONSUMER_WAITING] = F(READING) | F(MOVING) | F(EXCHANGE) | F(ENDING),
-    [CONSUMER_HELD] = F(READING) | F(ENDING),
-    [CONSUMER_MOVING] = F(READING) | F(EXCHANGE) | F(ENDING),
-    [CONSUMER_EXCHANGE] = F(READING) | F(TUNNEL) | F(ENDING),
-    [CONSUMER_TUNNEL] = F(ENDING),
-    [CONSUMER_ENDING] = 0,
+#define END "closed, refused, or a fault"
+static const struct cv_fsm_step state_steps[] = {
+    {CONSUMER_READING, CONSUMER_WAITING, "the token's key has to be fetched"},
+    {CONSUMER_READING, CONSUMER_HELD, "the token was refused, which is told later"},
+    {CONSUMER_READING, CONSUMER_MOVING, "the tunnel is another worker's"},
+    {CONSUMER_READING, CONSUMER_EXCHANGE, "a request for a tunnel"},
+    {CONSUMER_READING, CONSUMER_ENDING, END},
+    {CONSUMER_WAITING, CONSUMER_READING, "answered without an upstream"},
+    {CONSUMER_WAITING, CONSUMER_MOVING, "keys are here; the tunnel is another worker's"},
+    {CONSUMER_WAITING, CONSUMER_EXCHANGE, "keys are here"},
+    {CONSUMER_WAITING, CONSUMER_ENDING, END},
+    {CONSUMER_HELD, CONSUMER_READING, "told"},
+    {CONSUMER_HELD, CONSUMER_ENDING, END},
+    {CONSUMER_MOVING, CONSUMER_READING, "arrived"},
+    {CONSUMER_MOVING, CONSUMER_EXCHANGE, "arrived, with its request"},
+    {CONSUMER_MOVING, CONSUMER_ENDING, END},
+    {CONSUMER_EXCHANGE, CONSUMER_READING, "request and answer are over"},
+    {CONSUMER_EXCHANGE, CONSUMER_TUNNEL, "the service upgraded the connection"},
+    {CONSUMER_EXCHANGE, CONSUMER_ENDING, END},
+    {CONSUMER_TUNNEL, CONSUMER_ENDING, END},
 };
-#undef F
-static const struct cv_fsm_def consumer_states = {"consumer", state_names, state_follows,
-                                                  CONSUMER_STATE_COUNT};
+#undef END
+const struct cv_fsm_def cv_consumer_states = {.name = "consumer",
+                                              .states = state_names,
+                                              .count = CONSUMER_STATE_COUNT,
+                                              CV_FSM_STEPS(state_steps)};
 
 static void process(void *arg);
 
@@ -506,7 +519,7 @@ struct cv_consumer *consumer_new(struct cv_relay_worker *worker)
     struct cv_consumer *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
-    c->state.def = &consumer_states;
+    c->state.def = &cv_consumer_states;
     cv_timer_init(&c->timer, on_timer, c);
     cv_defer_init(&c->next_request, process, c);
     cv_buf_init(&c->in, CONSUMER_IN_MAX);

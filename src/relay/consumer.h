@@ -12,9 +12,13 @@
 
 struct cv_addr;
 struct cv_conn;
+struct cv_fsm_def;
 struct cv_identity;
 struct cv_relay_worker;
 struct cv_stream;
+
+/* The lifecycle as a table, for docs/STATES.md. */
+extern const struct cv_fsm_def cv_consumer_states;
 
 /* Takes the accepted socket `fd` (owns it from here on, also on failure). `is_private`: it came to
  * the operator's own listener (metrics.listen), which speaks plain HTTP and serves no tunnels. */

@@ -19,13 +19,17 @@
 
 static const char *const state_names[LINK_STATE_COUNT] = {"handshake", "up", "detached", "closing",
                                                           "closed"};
-static const uint32_t state_follows[LINK_STATE_COUNT] = {
-    [LINK_HANDSHAKE] = 1U << LINK_UP | 1U << LINK_CLOSING,
-    [LINK_UP] = 1U << LINK_DETACHED | 1U << LINK_CLOSING,
-    [LINK_DETACHED] = 1U << LINK_UP | 1U << LINK_CLOSING,
-    [LINK_CLOSING] = 1U << LINK_CLOSED,
+static const struct cv_fsm_step state_steps[] = {
+    {LINK_HANDSHAKE, LINK_UP, "the SSH session stands"},
+    {LINK_HANDSHAKE, LINK_CLOSING, "socket lost, key exchange failed, or closed"},
+    {LINK_UP, LINK_DETACHED, "socket lost, given up, or displaced by a resume"},
+    {LINK_UP, LINK_CLOSING, "closed by either side, rules broken, or lost and not to be resumed"},
+    {LINK_DETACHED, LINK_UP, "another socket, its claim proven"},
+    {LINK_DETACHED, LINK_CLOSING, "link.resume_window over, or closed"},
+    {LINK_CLOSING, LINK_CLOSED, "streams ended, goodbye said"},
 };
-static const struct cv_fsm_def link_states = {"link", state_names, state_follows, LINK_STATE_COUNT};
+const struct cv_fsm_def cv_link_states = {
+    .name = "link", .states = state_names, .count = LINK_STATE_COUNT, CV_FSM_STEPS(state_steps)};
 
 static void on_state(void *arg, const char *machine, const char *from, const char *to)
 {
@@ -407,7 +411,7 @@ struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
                              .ops = ops,
                              .arg = arg,
                              .log = log,
-                             .state = {.def = &link_states, .on_change = on_state}};
+                             .state = {.def = &cv_link_states, .on_change = on_state}};
     link->state.arg = link;
     cv_link_seq_init(&link->seq, options->is_culvert, options->replay_bytes);
     /* Beyond what all windows hold there are only control messages. */

@@ -23,6 +23,11 @@
 #include "base/status.h"
 #include "proto/link/control.h"
 
+struct cv_fsm_def;
+
+/* The lifecycle as a table, for docs/STATES.md. */
+extern const struct cv_fsm_def cv_link_states;
+
 struct cv_addr;
 struct cv_conn;
 struct cv_link;

@@ -16,25 +16,33 @@
 #include <assert.h>
 #include <utlist.h>
 
-#define BIT(state) (1U << CV_SSH_CHANNEL_IS_##state)
-
 static const char *const state_names[CV_SSH_CHANNEL_STATE_COUNT] = {
     "requested", "opening", "cancelled", "open", "closing", "closed",
 };
 
-static const uint32_t may_follow[CV_SSH_CHANNEL_STATE_COUNT] = {
-    [CV_SSH_CHANNEL_IS_REQUESTED] = BIT(OPEN) | BIT(CLOSED),
-    [CV_SSH_CHANNEL_IS_OPENING] = BIT(OPEN) | BIT(CANCELLED) | BIT(CLOSED),
-    [CV_SSH_CHANNEL_IS_CANCELLED] = BIT(CLOSING) | BIT(CLOSED),
-    [CV_SSH_CHANNEL_IS_OPEN] = BIT(CLOSING) | BIT(CLOSED),
-    [CV_SSH_CHANNEL_IS_CLOSING] = BIT(CLOSED),
+#define STEP(from, to, event)                                                                      \
+    {                                                                                              \
+        CV_SSH_CHANNEL_IS_##from, CV_SSH_CHANNEL_IS_##to, (event)                                  \
+    }
+static const struct cv_fsm_step steps[] = {
+    STEP(REQUESTED, OPEN, "we accept it"),
+    STEP(REQUESTED, CLOSED, "we refuse it"),
+    STEP(OPENING, OPEN, "the peer confirms it"),
+    STEP(OPENING, CANCELLED, "closed before the peer answered"),
+    STEP(OPENING, CLOSED, "the peer refuses it"),
+    STEP(CANCELLED, CLOSING, "the peer confirms it all the same"),
+    STEP(CANCELLED, CLOSED, "the peer refuses it"),
+    STEP(OPEN, CLOSING, "our CLOSE is sent or due"),
+    STEP(OPEN, CLOSED, "the session ended"),
+    STEP(CLOSING, CLOSED, "CLOSE both ways"),
 };
+#undef STEP
 
-static const struct cv_fsm_def channel_fsm = {
-    "ssh channel",
-    state_names,
-    may_follow,
-    CV_SSH_CHANNEL_STATE_COUNT,
+const struct cv_fsm_def cv_ssh_channel_states = {
+    .name = "ssh channel",
+    .states = state_names,
+    .count = CV_SSH_CHANNEL_STATE_COUNT,
+    CV_FSM_STEPS(steps),
 };
 
 const char *const cv_ssh_channel_kinds[2] = {
@@ -61,7 +69,7 @@ struct cv_ssh_channel *cv_ssh_channel_make(struct cv_ssh *ssh, enum cv_ssh_chann
     ssh->channel_count++;
     channel->ssh = ssh;
     channel->id = id;
-    channel->fsm = (struct cv_fsm){.def = &channel_fsm, .state = state};
+    channel->fsm = (struct cv_fsm){.def = &cv_ssh_channel_states, .state = state};
     channel->recv_window = ssh->window_bytes;
     return channel;
 }

@@ -34,8 +34,14 @@
 #define CV_SSH_OWED_MAX 64
 /* The largest payload of a global request or reply that we send. */
 #define CV_SSH_REQUEST_PAYLOAD_MAX 16384
+
+struct cv_fsm_def;
 struct cv_ssh;
 struct cv_ssh_channel;
+
+/* The lifecycles as tables, for docs/STATES.md: of a session, of a key exchange, of a
+ * channel. */
+extern const struct cv_fsm_def cv_ssh_phases, cv_ssh_stages, cv_ssh_channel_states;
 
 enum cv_ssh_channel_kind {
     CV_SSH_FORWARDED_TCPIP, /* the server opens it towards the client (RFC 4254 §7.2) */

@@ -13,16 +13,31 @@
 #include <stdlib.h>
 
 static const char *const phase_names[] = {"ident", "kex", "auth", "open", "closed"};
-static const uint32_t phase_follows[] = {
-    1U << PHASE_KEX | 1U << PHASE_CLOSED, 1U << PHASE_AUTH | 1U << PHASE_CLOSED,
-    1U << PHASE_OPEN | 1U << PHASE_CLOSED, 1U << PHASE_CLOSED, 0};
-static const struct cv_fsm_def phase_def = {"ssh transport", phase_names, phase_follows, 5};
+#define END "disconnected, rules broken, or time over"
+static const struct cv_fsm_step phase_steps[] = {
+    {PHASE_IDENT, PHASE_KEX, "the peer's identification"},
+    {PHASE_IDENT, PHASE_CLOSED, END},
+    {PHASE_KEX, PHASE_AUTH, "the first keys"},
+    {PHASE_KEX, PHASE_CLOSED, END},
+    {PHASE_AUTH, PHASE_OPEN, "user authentication done"},
+    {PHASE_AUTH, PHASE_CLOSED, END},
+    {PHASE_OPEN, PHASE_CLOSED, END},
+};
+#undef END
+const struct cv_fsm_def cv_ssh_phases = {
+    .name = "ssh transport", .states = phase_names, .count = 5, CV_FSM_STEPS(phase_steps)};
 
 static const char *const stage_names[] = {"idle", "init", "shares", "host key", "newkeys"};
-static const uint32_t stage_follows[] = {1U << STAGE_INIT, 1U << STAGE_SHARES,
-                                         1U << STAGE_HOST_KEY | 1U << STAGE_NEWKEYS,
-                                         1U << STAGE_NEWKEYS, 1U << STAGE_IDLE};
-static const struct cv_fsm_def stage_def = {"ssh key exchange", stage_names, stage_follows, 5};
+static const struct cv_fsm_step stage_steps[] = {
+    {STAGE_IDLE, STAGE_INIT, "KEXINIT sent or received"},
+    {STAGE_INIT, STAGE_SHARES, "both KEXINIT are there"},
+    {STAGE_SHARES, STAGE_HOST_KEY, "client: the server's share, and its host key to judge"},
+    {STAGE_SHARES, STAGE_NEWKEYS, "server: the client's share"},
+    {STAGE_HOST_KEY, STAGE_NEWKEYS, "the host key is the right one"},
+    {STAGE_NEWKEYS, STAGE_IDLE, "NEWKEYS both ways"},
+};
+const struct cv_fsm_def cv_ssh_stages = {
+    .name = "ssh key exchange", .states = stage_names, .count = 5, CV_FSM_STEPS(stage_steps)};
 
 static uint64_t or_default(uint64_t value, uint64_t otherwise)
 {
@@ -70,8 +85,8 @@ struct cv_ssh_transport *cv_ssh_transport_new(const struct cv_ssh_transport_opti
     t->now_ms = now_ms;
     t->idle_kex_ms = now_ms;
     t->noise_ms = now_ms;
-    t->phase = (struct cv_fsm){.def = &phase_def, .state = PHASE_IDENT};
-    t->stage = (struct cv_fsm){.def = &stage_def, .state = STAGE_IDLE};
+    t->phase = (struct cv_fsm){.def = &cv_ssh_phases, .state = PHASE_IDENT};
+    t->stage = (struct cv_fsm){.def = &cv_ssh_stages, .state = STAGE_IDLE};
     t->padding_used = sizeof t->padding;
     cv_buf_init(&t->in, CV_SSH_FEED_MAX + PACKET_ALL);
     cv_ssh_cipher_init_clear(&t->send.cipher);

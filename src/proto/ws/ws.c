@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 
-#define TO(state) (1U << (state))
-
 static const char *const state_names[] = {
     [CV_WS_OPEN] = "open",
     [CV_WS_CLOSE_SENT] = "close_sent",
@@ -14,19 +12,20 @@ static const char *const state_names[] = {
 };
 
 /* RFC 6455 §7.1.2–7.1.4 and §7.1.7. A fault after our own Close leaves nothing to say. */
-static const uint32_t state_may_follow[] = {
-    [CV_WS_OPEN] = TO(CV_WS_CLOSE_SENT) | TO(CV_WS_CLOSE_RECEIVED) | TO(CV_WS_FAILED),
-    [CV_WS_CLOSE_SENT] = TO(CV_WS_CLOSED),
-    [CV_WS_CLOSE_RECEIVED] = TO(CV_WS_CLOSED),
-    [CV_WS_FAILED] = TO(CV_WS_CLOSED),
-    [CV_WS_CLOSED] = 0,
+static const struct cv_fsm_step state_steps[] = {
+    {CV_WS_OPEN, CV_WS_CLOSE_SENT, "our Close goes first"},
+    {CV_WS_OPEN, CV_WS_CLOSE_RECEIVED, "the peer's Close comes first"},
+    {CV_WS_OPEN, CV_WS_FAILED, "the peer broke the rules"},
+    {CV_WS_CLOSE_SENT, CV_WS_CLOSED, "the peer's Close, or a fault"},
+    {CV_WS_CLOSE_RECEIVED, CV_WS_CLOSED, "our Close"},
+    {CV_WS_FAILED, CV_WS_CLOSED, "our Close, which says why"},
 };
 
-static const struct cv_fsm_def machine = {
+const struct cv_fsm_def cv_ws_states = {
     .name = "websocket",
     .states = state_names,
-    .may_follow = state_may_follow,
     .count = CV_WS_STATE_COUNT,
+    CV_FSM_STEPS(state_steps),
 };
 
 void cv_ws_options_init(struct cv_ws_options *options, enum cv_ws_role role)
@@ -59,7 +58,7 @@ struct cv_ws *cv_ws_new(const struct cv_ws_options *options)
     if (!ws)
         return NULL;
     ws->options = *options;
-    ws->fsm = (struct cv_fsm){.def = &machine, .state = CV_WS_OPEN};
+    ws->fsm = (struct cv_fsm){.def = &cv_ws_states, .state = CV_WS_OPEN};
     ws->failure = cv_ok();
     ws->failure_text = "";
     ws->stage = CV_WS_READ_HEAD;

@@ -22,6 +22,11 @@
 #include "base/status.h"
 #include "proto/ws/ws_deflate.h"
 
+struct cv_fsm_def;
+
+/* The lifecycle as a table, for docs/STATES.md. */
+extern const struct cv_fsm_def cv_ws_states;
+
 enum cv_ws_role { CV_WS_CLIENT, CV_WS_SERVER };
 
 /* RFC 6455 §5.2 */
