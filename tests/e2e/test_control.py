@@ -281,7 +281,7 @@ def test_no_peer_of_the_socket_disturbs_the_agent(home):
                 peer.close()
         if n % 10 == 0:
             assert home.fetch("/x").status == 200
-    assert home.agent.descriptors() <= before + 16
+    wait_for(lambda: home.agent.descriptors() <= before + 16, what="room made")
     assert status(home.world)["links"][0]["state"] == "up"
     assert home.fetch("/x").status == 200
     assert home.agent.cpu_seconds() < 30
