@@ -52,12 +52,19 @@ static uint64_t quiet_ms(const struct cv_link *link)
                : link->options.ping_interval_ms;
 }
 
+/* Silence since then counts against a ping that is unanswered. Bytes that are not its answer put
+ * the end off, but do not stand for it: where only one direction is dead, a few still come. */
+static uint64_t heard_ms(const struct cv_link *link)
+{
+    return link->last_rx_ms > link->ping_sent_ms ? link->last_rx_ms : link->ping_sent_ms;
+}
+
 static uint64_t next_deadline(const struct cv_link *link)
 {
     if (link->state.state == LINK_DETACHED)
         return link->detached_ms + link->options.resume_ms;
     uint64_t due = link->is_in_doubt ? UINT64_MAX : cv_ssh_deadline(link->ssh);
-    uint64_t ping = link->ping_sent_ms ? link->ping_sent_ms + link->ping_limit_ms
+    uint64_t ping = link->ping_sent_ms ? heard_ms(link) + link->ping_limit_ms
                                        : link->last_rx_ms + quiet_ms(link);
     if (ping < due)
         due = ping;
@@ -114,7 +121,7 @@ static void check_life(struct cv_link *link, uint64_t now_ms)
                       is_busy(link) ? answer_ms(link) : link->options.pong_timeout_ms);
         return;
     }
-    if (now_ms - link->ping_sent_ms < link->ping_limit_ms)
+    if (now_ms - heard_ms(link) < link->ping_limit_ms)
         return;
     if (is_path_moving(link, now_ms))
         link->ping_sent_ms = now_ms;
@@ -160,7 +167,6 @@ void link_on_timer(void *arg)
 
 void link_on_life(struct cv_link *link)
 {
-    link->ping_sent_ms = 0;
     link->is_in_doubt = false;
 }
 
@@ -173,6 +179,7 @@ void link_on_pong(struct cv_link *link)
     /* RFC 6298 §2: smoothing by an eighth. */
     link->ping_rtt_ms =
         link->ping_rtt_ms ? (link->ping_rtt_ms * 7 + rtt_ms + 4) / 8 : rtt_ms + !rtt_ms;
+    link->ping_sent_ms = 0;
 }
 
 void link_on_sent(struct cv_link *link)
@@ -191,8 +198,8 @@ void cv_link_probe(struct cv_link *link)
     uint64_t limit_ms = answer_ms(link);
     if (!link->ping_sent_ms) {
         send_ping(link, now_ms, limit_ms);
-    } else if (link->ping_sent_ms + link->ping_limit_ms > now_ms + limit_ms) {
-        link->ping_limit_ms = now_ms + limit_ms - link->ping_sent_ms;
+    } else if (heard_ms(link) + link->ping_limit_ms > now_ms + limit_ms) {
+        link->ping_limit_ms = now_ms + limit_ms - heard_ms(link);
     }
     link_touch(link);
 }
