@@ -3,7 +3,8 @@
  * What the files of a consumer's connection share: consumer.c (the connection: bytes in, requests
  * one by one), consumer_entry.c (where connections come from), consumer_move.c (to another worker),
  * pass.c (to another process), route.c (what a request is for, who asks), pages.c (the relay's own
- * pages), exchange.c (a request and its answer through an upstream), head.c (heads written anew),
+ * pages), exchange.c (a request and its answer through an upstream), head.c and
+ * head_hops.c (heads written anew),
  * problem.c (errors), source.c (who asks, by address). Nobody else includes this.
  */
 #ifndef CV_RELAY_CONSUMER_PRIVATE_H
@@ -304,6 +305,12 @@ bool head_origin_is_own(const struct cv_consumer *c);
 /* Whether the service's 101 names no subprotocol, or one that the request offered (RFC 6455 §4.1).
  */
 bool head_protocol_was_offered(const struct cv_consumer *c, const struct cv_http_head *head);
+
+/* ---- head_hops.c ---- */
+
+/* What tells the service of the request's way here: X-Forwarded-*, Forwarded, Via, Max-Forwards,
+ * traceparent. As the writer's functions, but on failure a part may stand in `out`. */
+struct cv_status head_write_hops(const struct cv_consumer *c, struct cv_buf *out);
 
 /* ---- problem.c ---- */
 

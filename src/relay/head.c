@@ -3,7 +3,6 @@
  * Heads written anew: the request as the service gets it, the answer as the consumer gets it. What
  * the other side sent is never forwarded as raw bytes.
  */
-#include "base/digest.h"
 #include "config/relay_config.h"
 #include "proto/http/http_path.h"
 #include "proto/http/http_rewrite.h"
@@ -71,121 +70,29 @@ struct cv_status head_write_pressure(const struct cv_consumer *c, struct cv_buf 
 
 /* The relay's own token never goes further; forwarding fields are written by the relay alone. */
 static const char *const drop_always[] = {
-    "Culvert-*",    "Forwarded",    "X-Forwarded-*", "X-Real-Ip",
-    "X-Request-Id", "traceparent",  "Origin",        "Sec-WebSocket-Protocol",
-    "Via",          "Max-Forwards", "Authorization", NULL};
-static const char *const drop_but_authorization[] = {
     "Culvert-*",   "Forwarded", "X-Forwarded-*",          "X-Real-Ip", "X-Request-Id",
     "traceparent", "Origin",    "Sec-WebSocket-Protocol", "Via",       "Max-Forwards",
-    NULL};
+};
+/* With these some frameworks take another method or path than those that the rules were asked for.
+ */
+static const char *const drop_with_rules[] = {"X-HTTP-Method*", "X-Method-Override",
+                                              "X-Original-Url", "X-Rewrite-Url"};
 
-/* W3C Trace Context §3.2.2.3: version 00, lower-case hex, neither id all zero. */
-static bool is_traceparent(struct cv_slice v)
-{
-    uint8_t bytes[16];
-    static const uint8_t zero[16];
-    if (v.len != 55 || memcmp(v.data, "00-", 3) != 0 || v.data[35] != '-' || v.data[52] != '-')
-        return false;
-    for (size_t i = 0; i < v.len; i++)
-        if (v.data[i] >= 'A' && v.data[i] <= 'F')
-            return false;
-    uint8_t flags;
-    return cv_hex_decode(cv_slice(v.data + 3, 32), bytes, 16) && memcmp(bytes, zero, 16) != 0 &&
-           cv_hex_decode(cv_slice(v.data + 36, 16), bytes, 8) && memcmp(bytes, zero, 8) != 0 &&
-           cv_hex_decode(cv_slice(v.data + 53, 2), &flags, 1);
-}
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+enum { DROP_MAX = COUNT(drop_always) + COUNT(drop_with_rules) + 2 };
 
-static struct cv_slice take_random(struct cv_relay_worker *worker, size_t len)
+static void list_dropped(const struct cv_consumer *c, bool is_passing_authorization,
+                         const char *drop[DROP_MAX])
 {
-    if (worker->random_left < len) {
-        cv_random(worker->random, sizeof worker->random);
-        worker->random_left = sizeof worker->random;
+    size_t count = COUNT(drop_always);
+    memcpy(drop, drop_always, sizeof drop_always);
+    if (c->x.route.spec->rule_count) {
+        memcpy(drop + count, drop_with_rules, sizeof drop_with_rules);
+        count += COUNT(drop_with_rules);
     }
-    worker->random_left -= len;
-    return cv_slice(worker->random + worker->random_left, len);
-}
-
-static struct cv_status write_trace(struct cv_consumer *c, struct cv_buf *out)
-{
-    const struct cv_slice *given = cv_http_find(&c->head, "traceparent");
-    if (given && cv_http_count(&c->head, "traceparent") == 1 && is_traceparent(*given))
-        return cv_http_write_field(out, cv_slice_str("traceparent"), *given);
-    char text[] = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00", hex[33];
-    cv_hex_encode(take_random(c->worker, 16), hex);
-    memcpy(text + 3, hex, 32);
-    cv_hex_encode(take_random(c->worker, 8), hex);
-    memcpy(text + 36, hex, 16);
-    return cv_http_write_field_str(out, "traceparent", text);
-}
-
-static struct cv_slice forwarded_before(const struct cv_consumer *c, const char *name)
-{
-    const struct cv_slice *value = c->is_peer_trusted ? cv_http_find(&c->head, name) : NULL;
-    return value ? *value : cv_slice(NULL, 0);
-}
-
-static struct cv_status write_forwarding(struct cv_consumer *c, struct cv_buf *out)
-{
-    char peer[CV_ADDR_TEXT_LEN], value[2048];
-    struct cv_buf text;
-    struct cv_slice client = cv_slice_str(cv_addr_format_ip(&c->peer, peer));
-    struct cv_slice scheme_before = forwarded_before(c, "X-Forwarded-Proto");
-    bool is_tls = cv_port_is_tls(&c->port) || cv_slice_is_nocase(scheme_before, "https");
-    cv_buf_init(&text, sizeof value);
-    struct cv_status status =
-        cv_http_write_forwarded_for(&text, forwarded_before(c, "X-Forwarded-For"), client);
-    if (cv_is_ok(status))
-        status = cv_http_write_field(out, cv_slice_str("X-Forwarded-For"), cv_buf_slice(&text));
-    cv_buf_consume(&text, cv_buf_len(&text));
-    if (cv_is_ok(status))
-        status = cv_http_write_forwarded(&text, forwarded_before(c, "Forwarded"), client,
-                                         c->head.host, is_tls);
-    if (cv_is_ok(status))
-        status = cv_http_write_field(out, cv_slice_str("Forwarded"), cv_buf_slice(&text));
-    cv_buf_done(&text);
-    TRY(status);
-    if (c->head.host.len) {
-        const struct cv_slice *host = cv_http_find(&c->head, "Host");
-        TRY(cv_http_write_field(out, cv_slice_str("X-Forwarded-Host"),
-                                host ? *host : c->head.host));
-    }
-    return cv_http_write_field_str(out, "X-Forwarded-Proto", is_tls ? "https" : "http");
-}
-
-/* RFC 9110 §7.6.3: a gateway says that it was there, behind those before it. */
-static struct cv_status write_via(const struct cv_consumer *c, struct cv_buf *out)
-{
-    /* Seldom is there another one before. */
-    if (!cv_http_find(&c->head, "Via"))
-        return cv_http_write_field_str(out, "Via",
-                                       c->head.version_minor ? "1.1 culvert" : "1.0 culvert");
-    struct cv_buf joined, via;
-    cv_buf_init(&joined, 2 * c->worker->relay->config->limits_head_bytes);
-    cv_buf_init(&via, 2 * c->worker->relay->config->limits_head_bytes);
-    struct cv_slice before = cv_http_join(&c->head, "Via", &joined);
-    struct cv_status status =
-        cv_buf_printf(&via, "%.*s%s1.%d culvert", (int)before.len, (const char *)before.data,
-                      before.len ? ", " : "", c->head.version_minor);
-    if (cv_is_ok(status))
-        status = cv_http_write_field(out, cv_slice_str("Via"), cv_buf_slice(&via));
-    cv_buf_done(&via);
-    cv_buf_done(&joined);
-    return status;
-}
-
-/* RFC 9110 §7.6.2: one less for OPTIONS, which route.c has answered if it was 0; other methods may
- * carry it as they like. */
-static struct cv_status write_max_forwards(const struct cv_consumer *c, struct cv_buf *out)
-{
-    char number[24];
-    uint64_t hops;
-    const struct cv_slice *value = cv_http_find(&c->head, "Max-Forwards");
-    if (!value)
-        return cv_ok();
-    if (!cv_slice_is(c->head.method, "OPTIONS") || !cv_slice_to_u64(*value, UINT32_MAX, &hops))
-        return cv_http_write_field(out, cv_slice_str("Max-Forwards"), *value);
-    (void)snprintf(number, sizeof number, "%u", (unsigned)hops - 1);
-    return cv_http_write_field_str(out, "Max-Forwards", number);
+    if (!is_passing_authorization)
+        drop[count++] = "Authorization";
+    drop[count] = NULL;
 }
 
 /* A subprotocol `bearer.<JWT>` was the token, and goes no further. */
@@ -302,15 +209,13 @@ static bool is_passing_authorization(const struct cv_consumer *c)
 
 struct cv_status head_write_request(struct cv_consumer *c, struct cv_buf *out)
 {
-    bool is_passing = is_passing_authorization(c);
+    const char *drop[DROP_MAX];
+    list_dropped(c, is_passing_authorization(c), drop);
     TRY(write_target(c, out));
     TRY(cv_http_write_field_str(out, "Host", c->x.route.spec->host));
-    TRY(cv_http_write_fields(out, &c->head, is_passing ? drop_but_authorization : drop_always));
+    TRY(cv_http_write_fields(out, &c->head, drop));
     TRY(write_origin(c, out));
-    TRY(write_forwarding(c, out));
-    TRY(write_via(c, out));
-    TRY(write_max_forwards(c, out));
-    TRY(write_trace(c, out));
+    TRY(head_write_hops(c, out));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
     if (c->x.is_upgrade) {
         TRY(write_protocols(c, out));
@@ -327,7 +232,8 @@ struct cv_status head_write_request(struct cv_consumer *c, struct cv_buf *out)
 /* ---- answer ---- */
 
 static const char *const drop_response[] = {
-    "Access-Control-*", "Culvert-*", "Set-Cookie", "Location", "Content-Location", "X-Request-Id", "Date", NULL};
+    "Access-Control-*", "Culvert-*",    "Set-Cookie", "Location",
+    "Content-Location", "X-Request-Id", "Date",       NULL};
 
 static struct cv_status write_rewritten(struct cv_consumer *c, const struct cv_http_field *field,
                                         struct cv_slice prefix, struct cv_buf *out)
@@ -373,6 +279,32 @@ static struct cv_status write_interim(const struct cv_http_head *head, struct cv
     return cv_http_write_head_end(out);
 }
 
+static bool is_private(const struct cv_http_head *head)
+{
+    for (size_t i = 0; i < head->field_count; i++) {
+        struct cv_slice rest = head->fields[i].value, item;
+        if (!cv_slice_is_nocase(head->fields[i].name, "Cache-Control"))
+            continue;
+        while (cv_http_list_next(&rest, &item))
+            if (cv_slice_is_nocase(item, "private") || cv_slice_is_nocase(item, "no-store"))
+                return true;
+    }
+    return false;
+}
+
+/* A URL of ours means another service for another user, which the service does not know when it
+ * says `public`: no cache may give one user's answer to the next (RFC 9111 §3.5, §4.1). Where the
+ * way here names no user, on a stream of the user's own, what the service says stands. */
+static struct cv_status write_cache_rules(const struct cv_consumer *c,
+                                          const struct cv_http_head *head, struct cv_buf *out)
+{
+    if (c->owner)
+        return cv_ok();
+    if (!is_private(head))
+        TRY(cv_http_write_field_str(out, "Cache-Control", "private"));
+    return cv_http_write_field_str(out, "Vary", "Authorization, Culvert-Authorization");
+}
+
 static struct cv_status write_response(struct cv_consumer *c, const struct cv_http_head *head,
                                        struct cv_buf *out)
 {
@@ -392,6 +324,8 @@ static struct cv_status write_response(struct cv_consumer *c, const struct cv_ht
                        cv_worker_wall_seconds(c->worker->worker), out));
     TRY(head_write_pressure(c, out));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
+    if (head->status != 101)
+        TRY(write_cache_rules(c, head, out));
     if (head->status == 101) {
         TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));
         TRY(cv_http_write_field_str(out, "Upgrade", "websocket"));

@@ -44,6 +44,7 @@ static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enu
 struct own_answer {
     int status;
     const char *type, *extra, *body;
+    bool is_problem;
     bool is_reusable;
 };
 
@@ -69,6 +70,10 @@ static struct cv_status write_own(struct cv_consumer *c, const struct own_answer
         TRY(cv_http_write_field_str(out, "Content-Type", answer->type));
     if (answer->extra)
         TRY(cv_buf_append_str(out, answer->extra));
+    /* Some of these statuses may be stored for as long as a cache likes (RFC 9110 §15.1), and what
+     * is wrong for one user is right for the next. */
+    if (answer->is_problem)
+        TRY(cv_http_write_field_str(out, "Cache-Control", "no-store"));
     TRY(head_write_cors(c, out));
     TRY(write_browser_rules(c, out));
     if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), date))
@@ -204,6 +209,7 @@ void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop
         .type = "application/problem+json",
         .extra = extra_for(c, id, line),
         .body = body,
+        .is_problem = true,
         .is_reusable = is_reusable && may_be_reused(c),
     };
     send_own(c, &answer);
