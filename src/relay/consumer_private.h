@@ -72,6 +72,8 @@ struct exchange {
     struct cv_quota quota;  /* told with the answer */
     unsigned retry_after_s; /* of a refusal; 0: as the error has it */
     struct cv_breaker_ticket ticket;
+    uint64_t throttled_until_ms; /* by the bandwidth of its tier; 0: it is not */
+    bool has_bandwidth;          /* the tier has such a limit */
     enum cv_priority priority;
     uint64_t asked_ms;      /* Culvert-Timeout, within timers.asked_max; 0: not asked */
     size_t queue_position;  /* told with a 503: where it waited, or would have; 0: it did not … */
@@ -251,6 +253,8 @@ void exchange_flush(struct cv_consumer *c);
 void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data);
 void exchange_tunnel_eof(struct cv_consumer *c);
 void exchange_on_writable(struct cv_consumer *c);
+/* The service may send more, as far as the consumer has read and the tier grants. */
+void exchange_give_back(struct cv_consumer *c);
 /* Lets go of everything; the upstream's stream is closed. */
 void exchange_cancel(struct cv_consumer *c);
 /* The exchange cannot go on: an error answer, or the mark of a truncated one. */

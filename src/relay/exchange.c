@@ -83,7 +83,8 @@ void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
     }
     if (!x->is_head_out) {
         guard_tell_failure(c, id);
-        bool is_whole = x->is_request_whole;
+        bool is_whole =
+            x->is_request_whole || (c->head.framing == CV_HTTP_NO_BODY && !c->head.is_upgrade);
         if (x->upstream) {
             cv_upstream_close(x->upstream, false);
             x->upstream = NULL;
@@ -210,15 +211,22 @@ void exchange_flush(struct cv_consumer *c)
 
 /* ---- from the service ---- */
 
-/* What has gone into the consumer's output counts as consumed as soon as that is not congested. */
-static void give_back(struct cv_consumer *c)
+/* What has gone into the consumer's output counts as consumed as soon as that is not congested, and
+ * the user's tier grants the bandwidth. */
+void exchange_give_back(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
-    if (!x->upstream || cv_port_is_congested(&c->port))
+    uint64_t now_ms = consumer_now_ms(c);
+    if (!x->upstream || cv_port_is_congested(&c->port) || now_ms < x->throttled_until_ms)
         return;
     size_t len = x->unconsumed;
     x->unconsumed = 0;
     cv_upstream_consumed(x->upstream, len);
+    if (x->has_bandwidth) {
+        x->throttled_until_ms =
+            now_ms + cv_limits_charge_bytes(c->worker->relay->limits, x->identity, len, now_ms);
+        consumer_arm(c);
+    }
 }
 
 void exchange_on_writable(struct cv_consumer *c)
@@ -227,7 +235,7 @@ void exchange_on_writable(struct cv_consumer *c)
         c->state.state == CONSUMER_TUNNEL
             ? UINT64_MAX
             : consumer_now_ms(c) + c->worker->relay->config->limits_body_idle_timeout_ms;
-    give_back(c);
+    exchange_give_back(c);
     if (c->x.is_end_due && !cv_port_is_congested(&c->port))
         exchange_finish(c);
 }
@@ -250,7 +258,7 @@ static void on_up_data(void *arg, struct cv_slice data)
     x->answered += data.len;
     if (c->state.state == CONSUMER_TUNNEL) {
         tunnel_out(c, data);
-        give_back(c);
+        exchange_give_back(c);
         return;
     }
     if (x->is_response_whole) {
@@ -274,7 +282,7 @@ static void on_up_data(void *arg, struct cv_slice data)
         cv_http_parser_free(&x->response);
         consumer_process(c);
     }
-    give_back(c);
+    exchange_give_back(c);
     consumer_arm(c);
 }
 
@@ -505,6 +513,8 @@ void exchange_begin(struct cv_consumer *c)
                       "the head cannot be forwarded");
         return;
     }
+    x->has_bandwidth =
+        cv_limits_tier(c->worker->relay->limits, x->identity)->bandwidth.per_minute > 0;
     exchange_set_timers(c);
     open_upstream(c);
     consumer_arm(c);

@@ -90,6 +90,14 @@ static enum cv_hop hop_waited_for(struct cv_consumer *c)
 void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
 {
     struct exchange *x = &c->x;
+    if (x->throttled_until_ms) {
+        /* It is not the service that is slow. */
+        exchange_set_service_timer(c);
+        if (now_ms >= x->throttled_until_ms) {
+            x->throttled_until_ms = 0;
+            exchange_give_back(c);
+        }
+    }
     if (!is_queued(x) && (rest(c, now_ms, &x->total_due_ms, &x->total_paused_ms) ||
                           rest(c, now_ms, &x->service_due_ms, &x->service_paused_ms)))
         return;

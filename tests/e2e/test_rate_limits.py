@@ -320,3 +320,24 @@ def test_a_flood_of_refusals_fills_no_log(scene):
             client.response()
     lines = [r for r in home.relay.find("request_refused") if re.search("rate limit", str(r))]
     assert len(lines) < 100
+
+
+# ---- bandwidth ----
+
+def timed(home, token, size):
+    begin = time.monotonic()
+    assert len(home.relay.fetch(f"/t/home/{size}", token).body) == size
+    return time.monotonic() - begin
+
+
+def test_a_tier_may_have_a_bandwidth(scene):
+    def bulk(conn, request):
+        conn.read_body(request)
+        conn.reply(body=b"x" * int(request.path.rpartition("/")[2]))
+        return True
+    home = limited(scene, config="ssh: {window: 64KiB}\n"
+                                 "timers: {idle: 1s}\n"
+                                 "tiers: [{name: thin, requests_per_minute: 0, bandwidth: 1MiB}]\n")
+    home.service.default = bulk
+    assert timed(home, home.world.token("alice", "--tier", "thin"), 4 << 20) > 2
+    assert timed(home, home.token, 1 << 20) < 2
