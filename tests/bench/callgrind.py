@@ -2,9 +2,9 @@
 """Runs relay and agent under callgrind and reads what it wrote.
 
 callgrind counts every instruction of a process from start to end, so one run alone is mostly
-start-up. The load's own cost is the difference between two runs that differ in nothing but how much
-they carried; it is nearly the same from run to run and hardly depends on the machine, which CPU time
-does.
+start-up. The load's own cost is the difference between two runs that differ in nothing but how
+much they carried; it is nearly the same from run to run and hardly depends on the machine, which
+CPU time does.
 """
 import collections
 import os

@@ -29,8 +29,8 @@ import callgrind
 from machine import describe, start_nginx
 
 BASELINE = Path(__file__).with_name("instructions.json")
-# How far above the baseline a figure may be, as a part of it and beyond that; how much of a download
-# one read takes depends on who is faster, and so does the number of system calls.
+# How far above the baseline a figure may be, as a part of it and beyond that; how much of a
+# download one read takes depends on who is faster, and so does the number of system calls.
 TOLERANCE = {"instructions": (0.05, 100), "syscalls": (0.5, 0.2), "allocations": (0.25, 0.2)}
 MIB = 1 << 20
 MIBS = 128

@@ -50,7 +50,8 @@ def requests(route, connections, seconds, file="small", close=False, tokens=None
     text = done.stdout
     count = int(re.search(r"(\d+) requests in", text).group(1))
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    broken = re.search(
+        r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     # A server that closes first when asked to may count as a read error; it is no failure.
     faults = int(failed.group(1)) if failed else 0
     if broken:

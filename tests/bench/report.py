@@ -4,8 +4,8 @@
 from pathlib import Path
 
 NOTES = Path(__file__).resolve().parent.parent.parent / "docs" / "performance-notes.md"
-# Case → (route, what it is divided by, at least so much). From the machine that the figures of the
-# peers come from: culvert is to be so many times as fast as `ssh -R`, and so near to the floor.
+# Case → (route to compare with, at least so many times as fast as that). From the figures of the
+# peers on the machine where the goals were set, and from how near to the floor one can be.
 GOALS = {
     "requests, 10 keep-alive connections": [("ssh -R", 2.7), ("floor", 0.7)],
     "requests, 100 keep-alive connections": [("ssh -R", 3.3), ("floor", 0.7)],
@@ -25,19 +25,19 @@ LIMITS = [
 INTRODUCTION = """# Performance
 
 Made by `make bench`: culvert beside `ssh -R`, beside no tunnel at all, and beside programs that do
-only what no tunnel can leave out (tests/bench/floor_*.c), in one run, on one machine, over loopback.
-The service is nginx with one worker; the load is wrk with one thread, curl, and tests/load. Generator,
-service and tunnel share the processors, so absolute figures are low and move with the machine; the
-ratios are what to look at.
+only what no tunnel can leave out (tests/bench/floor_*.c), in one run, on one machine, over
+loopback. The service is nginx with one worker; the load is wrk with one thread, curl, and
+tests/load. Generator, service and tunnel share the processors, so absolute figures are low and move
+with the machine; the ratios are what to look at.
 
-`culvert` has `ssh.max_channels: 128` on both sides, which is how many requests are under way on a link
-at once; `default channels` is 10. Unless a row says otherwise the relay has a worker for each
-processor, the link is `ws://`, and `TLS` is both `https://` and `wss://`. CPU is user and system time
-of each end alone. `spread` is half the distance between the best and the worst round.
+`culvert` has `ssh.max_channels: 128` on both sides, which is how many requests are under way on a
+link at once; `default channels` is 10. Unless a row says otherwise the relay has a worker for each
+processor, the link is `ws://`, and `TLS` is both `https://` and `wss://`. CPU is user and system
+time of each end alone. `spread` is half the distance between the best and the worst round.
 
-What the comparison leaves out: `ssh -R` carries bytes and knows neither users nor HTTP; culvert checks
-a token, parses and rewrites each request, and runs SSH inside a WebSocket. frp and chisel are not in
-Debian and so not in this run.
+What the comparison leaves out: `ssh -R` carries bytes and knows neither users nor HTTP; culvert
+checks a token, parses and rewrites each request, and runs SSH inside a WebSocket. frp and chisel
+are not in Debian and so not in this run.
 """
 
 
@@ -56,6 +56,10 @@ def _cases(stored):
 def _number(value):
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    if not value:
+        return "0"
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
@@ -79,25 +83,26 @@ def _goals(cases):
         if route not in routes:
             continue
         got = routes[route][key] - (routes[less][key] if less else 0)
-        rows.append([case, f"{route}, {key.replace('_', ' ')}{' above ' + less if less else ''}",
-                     f"≤ {most}", f"{got:.2f}", "yes" if got <= most else "**no**"])
+        above = f" above {less}" if less else ""
+        rows.append([case, f"{route}, {key.replace('_', ' ')}{above}", f"≤ {most}", f"{got:.2f}",
+                     "yes" if got <= most else "**no**"])
     return _table(["case", "what", "goal", "here", "met"], rows)
 
 
 def _ends(routes):
-    """The ends that CPU is told of: ours by name, everybody else's together."""
-    def cpu(figures):
-        ends = figures.get("cpu") or {}
-        if not ends:
-            return "–"
-        return " + ".join(f"{value:.3f}" for value in ends.values())
-    return {route: cpu(figures) for route, figures in routes.items()}
+    """Route → CPU of its ends, "relay + agent"."""
+    return {route: " + ".join(f"{value:.3f}" for value in (figures.get("cpu") or {}).values()) or "–"
+            for route, figures in routes.items()}
 
 
 def _case(case, routes):
     lines = ["", f"## {case[0].upper()}{case[1:]}", ""]
     cpu = _ends(routes)
     first = next(iter(routes.values()))
+    if not {"kib", "rate", "p50_ms"} & set(first):
+        keys = [key for key in first if key not in ("rounds", "spread")]
+        return lines + _table(["", *keys], [[r, *(_number(f[k]) for k in keys)]
+                                            for r, f in routes.items()])
     if "kib" in first:
         return lines + _table(["", "KiB"], [[r, _number(f["kib"])] for r, f in routes.items()])
     if "rate" not in first:
@@ -129,5 +134,5 @@ def markdown(stored):
     lines += _goals(cases)
     for case, routes in cases.items():
         lines += _case(case, routes)
-    lines += ["", "CPU is told as relay + agent, sshd + ssh; for streams it is per 1,000 tokens.", ""]
+    lines += ["", "CPU is told as relay + agent, sshd + ssh; of streams, for 1,000 tokens.", ""]
     return "\n".join(lines)

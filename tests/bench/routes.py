@@ -95,10 +95,10 @@ def certificate(folder):
 class Culvert:
     """A relay; routes through it, each with an agent of its own."""
 
-    def __init__(self, world, workers=0, channels=None, tls=None, config=""):
+    def __init__(self, world, workers=0, channels=None, tls=None, config="", env=None):
         import ssl
         self.world = world
-        self.env = {"LOG_LEVEL": "info", "MAX_CONNECTIONS_PER_USER": "100"}
+        self.env = {"LOG_LEVEL": "info", "MAX_CONNECTIONS_PER_USER": "100", **(env or {})}
         if channels:
             self.env["SSH_MAX_CHANNELS"] = str(channels)
         self.ca, words = None, {"config": config or None}

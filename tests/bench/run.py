@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Measures culvert beside `ssh -R` (OpenSSH), no tunnel at all and the floor programs, on one machine
-and in one run.
+"""Measures culvert beside `ssh -R` (OpenSSH), no tunnel at all and the floor programs, on one
+machine and in one run.
 
     tests/bench/run.py --build FOLDER [--out FILE] [--json FILE] [--rounds N] [--seconds N]
-                       [--group requests|bodies|bulk|line|latency|users|links]...
+                       [--group GROUP]...
 
 Every route of a case is measured in each round, one after the other, so that what else happens to
-the machine happens to all; a figure is the median of the rounds, and its spread is told. The JSON has
-every single one; with --group, groups measured before are kept in it. The service is nginx, the load
-is wrk, curl and tests/load.
+the machine happens to all; a figure is the median of the rounds, and its spread is told. The JSON
+has every single one; with --group, groups measured before are kept in it. The service is nginx, the
+load is wrk, curl and tests/load.
 """
 import argparse
 import json
@@ -199,6 +199,13 @@ def group_links(bench):
                {"kib": (machine.private_kib([ssh.daemon.pid]) - before) / 10})
 
 
+def group_scale(bench):
+    import scale
+    scale.storm(bench)
+    scale.busy(bench)
+    scale.idle(bench)
+
+
 GROUPS = {name.removeprefix("group_"): value for name, value in list(globals().items())
           if name.startswith("group_")}
 
@@ -222,7 +229,9 @@ def medians(runs):
     result = {"rounds": runs}
     for key in runs[0]:
         values = [run.get(key) for run in runs]
-        if isinstance(values[0], dict):
+        if isinstance(values[0], bool):
+            result[key] = all(values)
+        elif isinstance(values[0], dict):
             result[key] = {end: statistics.median(v[end] for v in values) for end in values[0]}
         elif isinstance(values[0], (int, float)):
             result[key] = statistics.median(v for v in values if v is not None)
