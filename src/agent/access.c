@@ -12,6 +12,7 @@
 #include "proto/http/url.h"
 #include "telemetry/log.h"
 #include "transport/link.h"
+#include "transport/link_settings.h"
 
 #include <stdio.h>
 
@@ -228,18 +229,7 @@ void cv_access_link_options(const struct cv_access *access, struct cv_link_optio
         .role = CV_LINK_AGENT,
         .is_culvert = true,
         .ciphers = access->ciphers,
-        .max_channels = c->ssh_max_channels,
-        .window_bytes = (uint32_t)c->ssh_window_bytes,
-        .has_compression = c->ssh_compression,
-        .rekey_bytes = c->ssh_rekey_bytes,
-        .rekey_ms = (uint32_t)c->ssh_rekey_interval_ms,
-        .handshake_ms = (uint32_t)c->ssh_handshake_timeout_ms,
-        .keepalive_ms =
-            c->ssh_keepalive_interval_ms ? (uint32_t)c->ssh_keepalive_interval_ms : UINT32_MAX,
-        .ping_interval_ms = (uint32_t)c->ws_ping_interval_ms,
-        .pong_timeout_ms = (uint32_t)c->ws_pong_timeout_ms,
         .replay_bytes = (size_t)c->link_replay_bytes,
-        .max_frame_bytes = c->ws_max_frame_bytes,
-        .resume_ms = c->link_resume_window_ms,
+        CV_LINK_SETTINGS(c),
     };
 }

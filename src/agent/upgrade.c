@@ -85,30 +85,25 @@ void cv_upgrade_done(struct cv_upgrade *upgrade)
     cv_buf_done(&upgrade->body);
 }
 
-static struct cv_slice field(const struct cv_http_head *head, const char *name)
-{
-    const struct cv_slice *value = cv_http_find(head, name);
-    return value ? *value : cv_slice(NULL, 0);
-}
-
 static void take_head(struct cv_upgrade *upgrade, const struct cv_http_head *head)
 {
     upgrade->http_status = head->status;
     uint64_t seconds;
-    if (cv_slice_to_u64(field(head, "Retry-After"), RETRY_AFTER_MAX_S, &seconds))
+    if (cv_slice_to_u64(cv_http_value(head, "Retry-After"), RETRY_AFTER_MAX_S, &seconds))
         upgrade->retry_after_ms = seconds * 1000;
     upgrade->is_problem =
-        cv_slice_starts_with(field(head, "Content-Type"), "application/problem+json");
-    (void)cv_slice_to_str(field(head, "Server"), upgrade->server, sizeof upgrade->server);
+        cv_slice_starts_with(cv_http_value(head, "Content-Type"), "application/problem+json");
+    (void)cv_slice_to_str(cv_http_value(head, "Server"), upgrade->server, sizeof upgrade->server);
 }
 
 static void take_answer(struct cv_upgrade_answer *answer, const struct cv_http_head *head)
 {
     answer->has_id =
-        cv_hex_decode(field(head, "Culvert-Link"), answer->link_id, sizeof answer->link_id);
+        cv_hex_decode(cv_http_value(head, "Culvert-Link"), answer->link_id, sizeof answer->link_id);
     answer->has_proof =
-        cv_hex_decode(field(head, "Culvert-Proof"), answer->proof, sizeof answer->proof) &&
-        cv_slice_to_u64(field(head, "Culvert-Received"), (uint64_t)1 << 53, &answer->received);
+        cv_hex_decode(cv_http_value(head, "Culvert-Proof"), answer->proof, sizeof answer->proof) &&
+        cv_slice_to_u64(cv_http_value(head, "Culvert-Received"), (uint64_t)1 << 53,
+                        &answer->received);
 }
 
 static struct cv_status check_101(const struct cv_upgrade *upgrade, const struct cv_http_head *head,
@@ -116,10 +111,10 @@ static struct cv_status check_101(const struct cv_upgrade *upgrade, const struct
 {
     struct cv_ws_response response = {
         .http_status = (unsigned)head->status,
-        .upgrade = field(head, "Upgrade"),
-        .connection = field(head, "Connection"),
-        .accept = field(head, "Sec-WebSocket-Accept"),
-        .protocol = field(head, "Sec-WebSocket-Protocol"),
+        .upgrade = cv_http_value(head, "Upgrade"),
+        .connection = cv_http_value(head, "Connection"),
+        .accept = cv_http_value(head, "Sec-WebSocket-Accept"),
+        .protocol = cv_http_value(head, "Sec-WebSocket-Protocol"),
     };
     CV_RETURN_IF_ERROR(cv_ws_check_response(&response, cv_slice_str(upgrade->key),
                                             cv_slice_str(upgrade->subprotocol), error));

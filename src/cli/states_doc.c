@@ -4,8 +4,8 @@
  * argument checks that the file says the same, and fails if not. Run by the build's tests.
  */
 #include "agent/uplink.h"
-#include "base/doc.h"
 #include "base/fsm.h"
+#include "base/print_doc.h"
 #include "net/conn.h"
 #include "proto/ssh/ssh.h"
 #include "proto/ws/ws.h"

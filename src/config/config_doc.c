@@ -3,7 +3,7 @@
  * Prints docs/configuration.md from the tables of settings; with a file's name as argument checks
  * that the file says the same, and fails if not. Run by the build's tests.
  */
-#include "base/doc.h"
+#include "base/print_doc.h"
 #include "config/agent_config.h"
 
 static const char intro[] =

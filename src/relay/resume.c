@@ -18,20 +18,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static struct cv_slice field(const struct cv_consumer *c, const char *name)
-{
-    const struct cv_slice *value = cv_http_find(&c->head, name);
-    return value && cv_http_count(&c->head, name) == 1 ? *value : cv_slice(NULL, 0);
-}
-
 static struct cv_status read_claim(const struct cv_consumer *c, struct cv_link_claim *claim)
 {
     struct cv_link_claim_text text = {
-        .link_id = field(c, "Culvert-Link"),
-        .counter = field(c, "Culvert-Resume"),
-        .nonce = field(c, "Culvert-Nonce"),
-        .received = field(c, "Culvert-Received"),
-        .proof = field(c, "Culvert-Proof"),
+        .link_id = cv_http_single_value(&c->head, "Culvert-Link"),
+        .counter = cv_http_single_value(&c->head, "Culvert-Resume"),
+        .nonce = cv_http_single_value(&c->head, "Culvert-Nonce"),
+        .received = cv_http_single_value(&c->head, "Culvert-Received"),
+        .proof = cv_http_single_value(&c->head, "Culvert-Proof"),
     };
     return cv_link_claim_parse(&text, claim);
 }

@@ -168,12 +168,6 @@ static bool authenticate(struct cv_consumer *c)
 
 /* ---- links ---- */
 
-static struct cv_slice field(const struct cv_consumer *c, const char *name)
-{
-    const struct cv_slice *value = cv_http_find(&c->head, name);
-    return value ? *value : cv_slice(NULL, 0);
-}
-
 /* RFC 6455 §4.2.1; extensions are none of ours here, but must follow their grammar (§9.1). */
 static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_buf *joined,
                                       struct cv_error *error)
@@ -211,7 +205,7 @@ static struct cv_status write_101(struct cv_consumer *c, struct cv_slice protoco
                                   const uint8_t link_id[16], const char *extra, struct cv_buf *out)
 {
     char accept[CV_WS_ACCEPT_SIZE], id[33];
-    cv_ws_accept_key(field(c, "Sec-WebSocket-Key"), accept);
+    cv_ws_accept_key(cv_http_value(&c->head, "Sec-WebSocket-Key"), accept);
     cv_hex_encode(cv_slice(link_id, 16), id);
     TRY(cv_http_write_status_line(out, 101, cv_slice_str("Switching Protocols")));
     TRY(cv_http_write_field_str(out, "Connection", "Upgrade"));
@@ -254,7 +248,7 @@ static bool join(struct cv_relay *relay, const struct cv_user_key *user, unsigne
 static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
 {
     uint8_t link_id[16], agent_id[CV_AGENT_ID_LEN];
-    struct cv_slice agent = field(c, "Culvert-Agent");
+    struct cv_slice agent = cv_http_value(&c->head, "Culvert-Agent");
     bool has_agent = agent.len != 0;
     if (has_agent && !cv_hex_decode(agent, agent_id, sizeof agent_id)) {
         problem_answer(c, CV_WS_UPGRADE, CV_HOP_CONSUMER, "Culvert-Agent is not 32 hex digits",
@@ -291,7 +285,7 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
     struct cv_error error = {0};
     struct cv_slice protocol;
     struct cv_status status = check_upgrade(c, joined, &error);
-    if (cv_is_ok(status) && field(c, "Origin").len && !head_origin_is_allowed(c))
+    if (cv_is_ok(status) && cv_http_value(&c->head, "Origin").len && !head_origin_is_allowed(c))
         status = cv_status(CV_ORIGIN);
     if (!cv_is_ok(status)) {
         problem_answer(c, status.id, CV_HOP_CONSUMER, error.detail, false);
@@ -302,7 +296,7 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
         return;
     }
     /* An agent that comes back proves it below; what is not proven counts there. */
-    if ((!field(c, "Culvert-Resume").len && !source_admit(c, CV_LIMIT_UPGRADES)) ||
+    if ((!cv_http_value(&c->head, "Culvert-Resume").len && !source_admit(c, CV_LIMIT_UPGRADES)) ||
         !authenticate(c))
         return;
     audit_auth_ok(c, "link");
@@ -310,12 +304,13 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
                                    supported, 2, &protocol);
     if (!cv_is_ok(status) || !protocol.len) {
         /* A list that can be read and names none of ours is a wish that is not granted. */
-        bool is_readable = cv_is_ok(status) && field(c, "Sec-WebSocket-Protocol").len;
+        bool is_readable =
+            cv_is_ok(status) && cv_http_value(&c->head, "Sec-WebSocket-Protocol").len;
         problem_answer(c, is_readable ? CV_FORBIDDEN : CV_WS_UPGRADE, CV_HOP_CONSUMER,
                        "the subprotocol must be culvert.v1 or ssh", false);
         return;
     }
-    if (field(c, "Culvert-Resume").len) {
+    if (cv_http_value(&c->head, "Culvert-Resume").len) {
         resume_serve(c);
         return;
     }
@@ -375,7 +370,7 @@ static bool find_tunnel(struct cv_consumer *c, struct cv_slice *name, bool *is_p
 /* Lines, with a NUL behind them. */
 static struct cv_status write_preflight(const struct cv_consumer *c, struct cv_buf *out)
 {
-    struct cv_slice headers = field(c, "Access-Control-Request-Headers");
+    struct cv_slice headers = cv_http_value(&c->head, "Access-Control-Request-Headers");
     CV_RETURN_IF_ERROR(cv_http_write_field_str(out, "Access-Control-Allow-Methods",
                                                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     if (headers.len)
@@ -388,8 +383,8 @@ static struct cv_status write_preflight(const struct cv_consumer *c, struct cv_b
 /* CORS preflight (WHATWG Fetch §3.2.2): before the token, alike for every name. */
 static bool serve_preflight(struct cv_consumer *c)
 {
-    if (!cv_slice_is(c->head.method, "OPTIONS") || !field(c, "Origin").len ||
-        !field(c, "Access-Control-Request-Method").len ||
+    if (!cv_slice_is(c->head.method, "OPTIONS") || !cv_http_value(&c->head, "Origin").len ||
+        !cv_http_value(&c->head, "Access-Control-Request-Method").len ||
         c->worker->relay->config->cors_origins.count == 0)
         return false;
     if (!head_origin_is_allowed(c)) {
@@ -425,7 +420,7 @@ static bool serve_last_hop(struct cv_consumer *c)
 {
     uint64_t hops;
     if (!cv_slice_is(c->head.method, "OPTIONS") ||
-        !cv_slice_to_u64(field(c, "Max-Forwards"), UINT32_MAX, &hops) || hops > 0)
+        !cv_slice_to_u64(cv_http_value(&c->head, "Max-Forwards"), UINT32_MAX, &hops) || hops > 0)
         return false;
     problem_simple(c, 204, NULL, NULL, PROBLEM_ALLOW);
     return true;
@@ -453,7 +448,7 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
     if (serve_preflight(c))
         return;
     /* CORS does not guard WebSockets: any page may open one (RFC 6455 §10.2). */
-    if (c->head.is_upgrade && field(c, "Origin").len && !head_origin_is_own(c) &&
+    if (c->head.is_upgrade && cv_http_value(&c->head, "Origin").len && !head_origin_is_own(c) &&
         !head_origin_is_allowed(c)) {
         problem_answer(c, CV_ORIGIN, CV_HOP_CONSUMER, NULL, false);
         return;

@@ -18,6 +18,7 @@
 #include "relay/session_private.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
+#include "transport/link_settings.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -302,19 +303,8 @@ static struct cv_link_options link_options(const struct cv_relay *relay, unsigne
         .is_culvert = is_culvert,
         .host_key = relay->host_key,
         .ciphers = relay->ciphers,
-        .max_channels = c->ssh_max_channels,
-        .window_bytes = (uint32_t)c->ssh_window_bytes,
-        .has_compression = c->ssh_compression,
-        .rekey_bytes = c->ssh_rekey_bytes,
-        .rekey_ms = (uint32_t)c->ssh_rekey_interval_ms,
-        .handshake_ms = (uint32_t)c->ssh_handshake_timeout_ms,
-        .keepalive_ms =
-            c->ssh_keepalive_interval_ms ? (uint32_t)c->ssh_keepalive_interval_ms : UINT32_MAX,
-        .ping_interval_ms = (uint32_t)c->ws_ping_interval_ms,
-        .pong_timeout_ms = (uint32_t)c->ws_pong_timeout_ms,
         .replay_bytes = replay_share(c, links),
-        .max_frame_bytes = c->ws_max_frame_bytes,
-        .resume_ms = c->link_resume_window_ms,
+        CV_LINK_SETTINGS(c),
     };
     memcpy(options.id, link_id, sizeof options.id);
     return options;

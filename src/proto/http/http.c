@@ -25,6 +25,17 @@ const struct cv_slice *cv_http_find(const struct cv_http_head *head, const char 
     return NULL;
 }
 
+struct cv_slice cv_http_value(const struct cv_http_head *head, const char *name)
+{
+    const struct cv_slice *value = cv_http_find(head, name);
+    return value ? *value : cv_slice(NULL, 0);
+}
+
+struct cv_slice cv_http_single_value(const struct cv_http_head *head, const char *name)
+{
+    return cv_http_count(head, name) == 1 ? cv_http_value(head, name) : cv_slice(NULL, 0);
+}
+
 size_t cv_http_count(const struct cv_http_head *head, const char *name)
 {
     struct cv_slice wanted = cv_slice_str(name);

@@ -85,6 +85,10 @@ bool cv_http_is_field_value(struct cv_slice text);
 
 /* Value of the first field of that name (case-insensitive); NULL when there is none. */
 const struct cv_slice *cv_http_find(const struct cv_http_head *head, const char *name);
+/* The same, empty (data NULL) when there is none; and one that counts only when it is the only one
+ * of its name. */
+struct cv_slice cv_http_value(const struct cv_http_head *head, const char *name);
+struct cv_slice cv_http_single_value(const struct cv_http_head *head, const char *name);
 /* How many field lines have that name. */
 size_t cv_http_count(const struct cv_http_head *head, const char *name);
 /* The value of a list field over all its lines, joined with ", " (RFC 9110 §5.3); empty without

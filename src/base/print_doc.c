@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "base/doc.h"
+#include "base/print_doc.h"
 
 enum { DOC_MAX = 1024 * 1024 };
 

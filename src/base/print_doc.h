@@ -3,8 +3,8 @@
  * A document that is made from tables in the code: its program prints it, or, with a file's name as
  * argument, checks that the file says the same, which the build's tests do. Main thread.
  */
-#ifndef CV_BASE_DOC_H
-#define CV_BASE_DOC_H
+#ifndef CV_BASE_PRINT_DOC_H
+#define CV_BASE_PRINT_DOC_H
 
 #include "base/buf.h"
 
