@@ -162,6 +162,12 @@
       "An answer that stops for this long is cut; 0 never. Presets have their own.", "5m")         \
     X(timers_total_ms, "timers.total", DURATION, "0", CV_RANGE(0, 7 * CV_DAYS), NULL, 0,           \
       "A request may take this long altogether; 0 has no limit.", "30m")                           \
+    X(timers_agent_return_ms, "timers.agent_return", DURATION, "10s",                              \
+      CV_RANGE(0, 10 * CV_MINUTES), NULL, 0,                                                       \
+      "For so long after its start the relay keeps requests for a tunnel that nobody publishes "   \
+      "yet, until it is there: agents need a moment to come back to a relay that was restarted. "  \
+      "With --dev 0 unless it is set; 0 answers at once.",                                         \
+      "30s")                                                                                       \
     X(timers_asked_max_ms, "timers.asked_max", DURATION, "10m", CV_RANGE(1, 7 * CV_DAYS), NULL, 0, \
       "The most that a request may ask for in `Culvert-Timeout`, which stands in for first_byte "  \
       "and total; more counts as this.", "1h")                                                     \
@@ -263,6 +269,10 @@
       "CB_RESET_TIMEOUT", 0, "For how long nothing is sent before one request tries.", "15s")      \
     X(breaker_counts_statuses, "breaker.counts_statuses", BOOL, "false", CV_ANY, NULL, 0,          \
       "The service's own answers 502, 503 and 504 are failures too.", "true")                      \
+    X(shutdown_grace_ms, "shutdown.grace", DURATION, "0", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,      \
+      "How long the relay still accepts connections once it is told to stop, while /readyz says "  \
+      "503 and agents are told. Behind a load balancer: longer than that takes to notice.",        \
+      "15s")                                                                                       \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
     X(audit_enabled, "audit.enabled", BOOL, "true", CV_ANY, NULL, 0,                               \

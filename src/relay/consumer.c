@@ -171,8 +171,7 @@ static void on_timer(void *arg)
     if (c->state.state == CONSUMER_ENDING || c->state.state == CONSUMER_MOVING)
         return;
     if (c->state.state == CONSUMER_WAITING) {
-        bool is_new = cv_keysource_attempts(c->worker->relay->keys) != c->keys_attempts;
-        if (is_new || now_ms >= c->keys_due_ms) {
+        if (route_is_due(c)) {
             cv_fsm_set(&c->state, CONSUMER_READING);
             consumer_go_on(c);
         }

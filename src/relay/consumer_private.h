@@ -37,7 +37,8 @@ enum {
 
 enum consumer_state {
     CONSUMER_READING,  /* between requests, or in a request's head */
-    CONSUMER_WAITING,  /* the head is here; waits for keys to verify its token with */
+    CONSUMER_WAITING,  /* the head is here; waits for keys to verify its token with, or for the
+                          agent that is to come back */
     CONSUMER_HELD,     /* its token was refused, which it is told later */
     CONSUMER_MOVING,   /* on its way to another worker */
     CONSUMER_EXCHANGE, /* a request is with an upstream */
@@ -123,6 +124,7 @@ struct cv_consumer {
     unsigned slow_times;    /* looked since then */
     uint64_t keys_due_ms;   /* waiting for keys: give up then */
     uint64_t keys_attempts;
+    uint64_t agent_due_ms; /* waiting for the agent: give up then; 0: not waiting for it */
     bool is_peer_trusted;
     bool is_half_open; /* `connection` counts it so */
     bool is_charged;   /* the next request was counted by the relay that passed it on */
@@ -189,8 +191,10 @@ bool consumer_move(struct cv_consumer *c, unsigned index, bool is_for_good);
 void route_make_id(struct cv_consumer *c);
 /* A request's head is here. */
 void route_request(struct cv_consumer *c);
-/* The same after a move or after waiting for keys. */
+/* The same after a move or after waiting. */
 void route_go_on(struct cv_consumer *c);
+/* It is waiting, and need not any longer. */
+bool route_is_due(struct cv_consumer *c);
 
 /* ---- wish.c ---- */
 

@@ -3,9 +3,9 @@
  * Start-up and shutdown of a relay, top to bottom.
  *
  * Happy path: cv_relay_new: keys, policy, TLS, workers, listeners, threads → cv_relay_serve waits
- * for signals → drain: stop accepting, tell the links, let requests end → close what is left → join
- * → free. Ways it fails: anything at start-up undoes what was made (relay_free takes half-built
- * ones). A second signal ends the drain at once.
+ * for signals → tell the links → after shutdown.grace drain: stop accepting, let requests end →
+ * close what is left → join → free. Ways it fails: anything at start-up undoes what was made
+ * (relay_free takes half-built ones). A second signal ends the drain at once.
  */
 #include "relay/relay.h"
 
@@ -50,6 +50,7 @@ enum {
     RELAY_NOTICE_MS = 500,
     RELAY_NOTICE_PER_LINK_MS = 5,
     RELAY_PROGRESS_MS = 5000, /* between lines about a drain */
+    RELAY_FRESH_MS = 500,     /* who has just connected may ask for so long */
 };
 
 /* ---- housekeeping, on the first worker ---- */
@@ -265,6 +266,14 @@ static struct cv_status open_workers(struct cv_relay *relay, struct cv_error *er
     return cv_worker_timer_start(relay->workers[0].worker, &relay->workers[0].tick, 1);
 }
 
+/* Whoever tries out a relay has no agents that come back to it. */
+static uint64_t agent_return_ms(const struct cv_relay *relay)
+{
+    bool is_set = cv_settings_origin(&cv_relay_schema, relay->config, "timers.agent_return").kind !=
+                  CV_ORIGIN_DEFAULT;
+    return relay->is_dev && !is_set ? 0 : relay->config->timers_agent_return_ms;
+}
+
 static void relay_free(struct cv_relay *relay)
 {
     for (unsigned i = 0; relay->workers && i < relay->worker_count; i++)
@@ -311,6 +320,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
             cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
     CV_RETURN_IF_ERROR(open_audit(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
+    relay->agents_due_ms = cv_worker_now_ms(relay->workers[0].worker) + agent_return_ms(relay);
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));
     CV_RETURN_IF_ERROR(cv_relay_open_sockets(relay, error));
     CV_RETURN_IF_ERROR(cv_takeover_settle(relay->takeover, error));
@@ -380,18 +390,23 @@ static uint64_t notice_ms(const struct cv_relay *relay, uint64_t drain_ms)
     return ms < drain_ms ? ms : drain_ms;
 }
 
-static void on_drain(void *arg)
+static void on_notice(void *arg)
 {
     struct cv_relay_worker *worker = arg;
     struct cv_session *session;
+    DL_FOREACH(worker->sessions, session)
+    cv_session_announce_shutdown(session, worker->relay->notice_ms);
+}
+
+static void on_drain(void *arg)
+{
+    struct cv_relay_worker *worker = arg;
     cv_relay_close_sockets(worker, false);
     if (atomic_load(&worker->relay->is_handed_over))
         cv_relay_close_sockets(worker, true); /* probes are to ask the successor */
     if (worker->index == 0)
         cv_takeover_drain(worker->relay->takeover);
     cv_consumer_drain_all(worker);
-    DL_FOREACH(worker->sessions, session)
-    cv_session_announce_shutdown(session, worker->relay->notice_ms);
 }
 
 static void on_close(void *arg)
@@ -410,7 +425,9 @@ static void post_all(struct cv_relay *relay, void (*on_mail)(void *arg))
 {
     for (unsigned i = 0; i < relay->worker_count; i++) {
         struct cv_relay_worker *worker = &relay->workers[i];
-        struct cv_mail *mail = on_mail == on_drain ? &worker->drain_mail : &worker->close_mail;
+        struct cv_mail *mail = on_mail == on_notice  ? &worker->notice_mail
+                               : on_mail == on_drain ? &worker->drain_mail
+                                                     : &worker->close_mail;
         cv_mail_init(mail, on_mail, worker);
         (void)cv_worker_post(worker->worker, mail);
     }
@@ -444,32 +461,49 @@ static void tell_progress(const struct cv_relay *relay, const struct cv_relay_co
            CV_F_UINT("moved", left->moved), CV_F_UINT("durationMs", gone_ms));
 }
 
+/* Who asks /readyz is to notice before a connection is refused. False: cut short. */
+static bool give_grace(const struct cv_relay *relay, const sigset_t *signals)
+{
+    uint64_t begin_ms = clock_ms(), grace_ms = relay->config->shutdown_grace_ms, gone_ms;
+    if (grace_ms)
+        cv_log(relay->log, CV_LOG_INFO, "relay", "grace_begin",
+               "shutting down: connections are still accepted for a while",
+               CV_F_UINT("graceMs", grace_ms));
+    while ((gone_ms = clock_ms() - begin_ms) < grace_ms)
+        if (is_end(wait_signal(signals, grace_ms - gone_ms)))
+            return false;
+    return true;
+}
+
 static void stop(struct cv_relay *relay, uint64_t drain_ms, const sigset_t *signals)
 {
-    uint64_t begin_ms = clock_ms();
     sigset_t none;
     (void)sigemptyset(&none);
     if (!signals)
         signals = &none;
-    bool is_handed_over = atomic_load(&relay->is_handed_over);
-    cv_log(relay->log, CV_LOG_INFO, "relay", "drain_begin", "shutting down: letting requests end",
-           CV_F_UINT("requests", cv_relay_count(relay).requests), CV_F_UINT("drainMs", drain_ms),
-           CV_F_BOOL("isHandedOver", is_handed_over));
+    bool is_handed_over = atomic_load(&relay->is_handed_over), is_cut = false, is_waiting;
     if (!is_handed_over) /* else the service goes on in another process */
         cv_notify(relay->notify_socket, "STOPPING=1");
     relay->notice_ms = notice_ms(relay, drain_ms);
     atomic_store_explicit(&relay->is_draining, true, memory_order_relaxed);
+    post_all(relay, on_notice);
+    uint64_t notice_begin_ms = clock_ms();
+    if (!is_handed_over)
+        is_cut = !give_grace(relay, signals);
+    uint64_t begin_ms = clock_ms(), told_ms = begin_ms;
+    cv_log(relay->log, CV_LOG_INFO, "relay", "drain_begin", "shutting down: letting requests end",
+           CV_F_UINT("requests", cv_relay_count(relay).requests), CV_F_UINT("drainMs", drain_ms),
+           CV_F_BOOL("isHandedOver", is_handed_over));
     post_all(relay, on_drain);
-    bool is_cut = false, is_waiting;
-    uint64_t told_ms = begin_ms;
     do {
-        is_cut = is_end(wait_signal(signals, RELAY_POLL_MS));
+        is_cut |= is_end(wait_signal(signals, RELAY_POLL_MS));
         uint64_t now_ms = clock_ms(), gone_ms = now_ms - begin_ms;
         struct cv_relay_counts left = cv_relay_count(relay);
         /* A link whose agent has another one elsewhere holds nobody up, unless it carries
          * something. */
-        bool is_noticing = left.links > left.moved && gone_ms < relay->notice_ms;
-        is_waiting = (left.requests || is_noticing) && !is_cut && gone_ms < drain_ms;
+        bool is_noticing = left.links > left.moved && now_ms - notice_begin_ms < relay->notice_ms;
+        bool is_fresh = left.consumers && gone_ms < RELAY_FRESH_MS;
+        is_waiting = (left.requests || is_noticing || is_fresh) && !is_cut && gone_ms < drain_ms;
         if (is_waiting && now_ms - told_ms >= RELAY_PROGRESS_MS) {
             told_ms = now_ms;
             tell_progress(relay, &left, gone_ms);

@@ -65,8 +65,9 @@ struct cv_relay {
     size_t socket_count;
     struct cv_takeover *takeover;
     const char *notify_socket;
+    uint64_t agents_due_ms;     /* until then requests wait for agents that come back */
     uint64_t notice_ms;         /* agents are told to be elsewhere within */
-    atomic_bool is_draining;    /* no new requests on kept connections; readyz says 503 */
+    atomic_bool is_draining;    /* answers close their connection; readyz says 503 */
     atomic_bool is_handed_over; /* another process accepts on our sockets */
     char instance[17];          /* random hex, for logs and X-Request-Id */
 };
@@ -96,7 +97,7 @@ struct cv_relay_worker {
     uint64_t expire_due_ms;
     uint64_t trim_due_ms; /* when memory may be given back next */
     unsigned crowd;       /* the most connections since it was */
-    struct cv_mail drain_mail, close_mail;
+    struct cv_mail notice_mail, drain_mail, close_mail;
     bool is_running;
 };
 
@@ -134,11 +135,11 @@ struct cv_relay_counts cv_relay_count(const struct cv_relay *relay);
 /* The port of the first listener. */
 unsigned cv_relay_port(const struct cv_relay *relay);
 
-/* Blocks until SIGTERM or SIGINT, or until a successor accepts connections, then drains: no new
- * connections, requests under way end within shutdown.drain, links are closed with an SSH
- * disconnect and WebSocket 1000. A second signal cuts that short. SIGHUP reads certificate and key
- * files again, SIGUSR1 and SIGUSR2 make the log say more and less. Call it on the thread that
- * blocks for the process; the signals are blocked there before cv_relay_new by
+/* Blocks until SIGTERM or SIGINT, or until a successor accepts connections, then drains: after
+ * shutdown.grace no new connections, requests under way end within shutdown.drain, links are closed
+ * with an SSH disconnect and WebSocket 1000. A second signal cuts that short. SIGHUP reads
+ * certificate and key files again, SIGUSR1 and SIGUSR2 make the log say more and less. Call it on
+ * the thread that blocks for the process; the signals are blocked there before cv_relay_new by
  * cv_relay_block_signals. Frees the relay. */
 void cv_relay_block_signals(void);
 void cv_relay_serve(struct cv_relay **relay);

@@ -442,6 +442,51 @@ static bool check_rules(struct cv_consumer *c)
     return true;
 }
 
+/* The relay has just been started: whose tunnel this is may be on the way. */
+static bool wait_for_agent(struct cv_consumer *c)
+{
+    struct cv_relay *relay = c->worker->relay;
+    bool is_stopping = atomic_load_explicit(&relay->is_draining, memory_order_relaxed);
+    if (consumer_now_ms(c) >= relay->agents_due_ms || c->is_passed || is_stopping)
+        return false;
+    c->agent_due_ms = relay->agents_due_ms;
+    cv_log(relay->log, CV_LOG_DEBUG, "http", "agent_awaited",
+           "the relay is new, the tunnel may be back in a moment",
+           CV_F_STR("correlationId", c->x.id));
+    cv_fsm_set(&c->state, CONSUMER_WAITING);
+    consumer_arm(c);
+    return true;
+}
+
+static struct cv_status find_route(const struct cv_consumer *c, struct cv_slice name,
+                                   struct cv_route *route)
+{
+    return cv_registry_find(c->worker->relay->registry,
+                            (const struct cv_user_key *)c->x.identity->user_key, name,
+                            c->worker->index, consumer_now_ms(c), route);
+}
+
+static bool is_agent_back(struct cv_consumer *c)
+{
+    struct cv_slice name;
+    struct cv_route route;
+    bool is_path_form;
+    if (!find_tunnel(c, &name, &is_path_form) || !cv_is_ok(find_route(c, name, &route)))
+        return false;
+    cv_route_done(&route);
+    return true;
+}
+
+bool route_is_due(struct cv_consumer *c)
+{
+    const struct cv_relay *relay = c->worker->relay;
+    if (!c->agent_due_ms)
+        return cv_keysource_attempts(relay->keys) != c->keys_attempts ||
+               consumer_now_ms(c) >= c->keys_due_ms;
+    return consumer_now_ms(c) >= c->agent_due_ms || is_agent_back(c) ||
+           atomic_load_explicit(&relay->is_draining, memory_order_relaxed);
+}
+
 static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_path_form)
 {
     bool has_body = c->head.framing != CV_HTTP_NO_BODY;
@@ -453,20 +498,22 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
         problem_answer(c, CV_ORIGIN, CV_HOP_CONSUMER, NULL, false);
         return;
     }
-    if (!source_admit(c, CV_LIMIT_REQUESTS) || !authenticate(c) ||
-        !source_admit_user(c, CV_LIMIT_REQUESTS))
+    bool is_known = c->agent_due_ms; /* who waited for the agent has been let in */
+    if (!is_known && (!source_admit(c, CV_LIMIT_REQUESTS) || !authenticate(c) ||
+                      !source_admit_user(c, CV_LIMIT_REQUESTS)))
         return;
     if (!cv_identity_may_use_tunnel(c->x.identity, name)) {
         problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "the token is not valid for this tunnel",
                        !has_body);
         return;
     }
-    struct cv_status status = cv_registry_find(
-        c->worker->relay->registry, (const struct cv_user_key *)c->x.identity->user_key, name,
-        c->worker->index, consumer_now_ms(c), &c->x.route);
+    struct cv_status status = find_route(c, name, &c->x.route);
     if (!cv_is_ok(status)) {
-        if (!pass_to_predecessor(c))
-            problem_answer(c, status.id, CV_HOP_RELAY, NULL, !has_body);
+        if (pass_to_predecessor(c) || wait_for_agent(c))
+            return;
+        /* Whether the agent would have come is not known where the relay stops first. */
+        bool is_cut = c->agent_due_ms && consumer_now_ms(c) < c->agent_due_ms;
+        problem_answer(c, is_cut ? CV_SHUTTING_DOWN : status.id, CV_HOP_RELAY, NULL, !has_body);
         return;
     }
     pass_take(c);
@@ -494,6 +541,7 @@ void route_request(struct cv_consumer *c)
     route_make_id(c);
     c->x.started_ms = consumer_now_ms(c);
     c->keys_due_ms = 0;
+    c->agent_due_ms = 0;
     c->x.is_charged = c->is_charged;
     c->is_charged = false;
     source_find(c);

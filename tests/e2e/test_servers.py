@@ -15,11 +15,12 @@ from culvert import free_port, wait_for
 WRONG_KEY = "SHA256:" + "A" * 43
 
 
-def start_agent(world, servers, target, links=1, extra="", name="agent"):
+def start_agent(world, servers, target, links=1, extra="", env=None):
     """`servers`: mappings with a url each."""
-    config = world.write(f"{name}.yaml", f"servers: {json.dumps(servers)}\nlinks: {links}\n"
+    config = world.write("agent.yaml", f"servers: {json.dumps(servers)}\nlinks: {links}\n"
                          f"{extra}\ntunnels: [{{name: home, target: '{target}'}}]\n")
-    return world.start(name, "agent", "-c", config, env={"CULVERT_TOKEN": world.token()})
+    return world.start("agent", "agent", "-c", config,
+                       env={"CULVERT_TOKEN": world.token(), **(env or {})})
 
 
 def published(relay, since=0):
