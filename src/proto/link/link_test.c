@@ -92,6 +92,24 @@ static void rtt_is_measured_by_acks(void **state)
     cv_link_seq_done(&seq);
 }
 
+/* Else every outage would make the next one harder to find. */
+static void an_outage_is_no_round_trip(void **state)
+{
+    (void)state;
+    struct cv_link_seq seq;
+    cv_link_seq_init(&seq, true, 65536);
+    assert_ok(cv_buf_append(&seq.replay, "0123456789", 10));
+    cv_link_seq_framed(&seq, 10, 1000);
+    assert_ok(cv_link_seq_rewind(&seq, 10, 41000));
+    assert_int_equal(seq.acked, 10);
+    assert_int_equal(seq.rtt_ms, 0);
+    assert_ok(cv_buf_append(&seq.replay, "0123456789", 10));
+    cv_link_seq_framed(&seq, 10, 41000);
+    assert_ok(cv_link_seq_acked(&seq, 20, 41030));
+    assert_int_equal(seq.rtt_ms, 30);
+    cv_link_seq_done(&seq);
+}
+
 static void control_messages_survive_a_round_trip(void **state)
 {
     (void)state;
@@ -147,6 +165,7 @@ int main(void)
         cmocka_unit_test(acks_are_due_by_bytes_and_by_time),
         cmocka_unit_test(foreign_links_keep_nothing),
         cmocka_unit_test(rtt_is_measured_by_acks),
+        cmocka_unit_test(an_outage_is_no_round_trip),
         cmocka_unit_test(control_messages_survive_a_round_trip),
         cmocka_unit_test(bad_control_messages_are_refused),
     };

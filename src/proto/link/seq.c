@@ -83,9 +83,9 @@ struct cv_status cv_link_seq_rewind(struct cv_link_seq *seq, uint64_t offset, ui
 {
     if (offset < seq->acked || offset > seq->framed)
         return cv_status(CV_WS_POLICY);
+    seq->rtt_offset = 0; /* what was away is no round trip */
     CV_RETURN_IF_ERROR(cv_link_seq_acked(seq, offset, now_ms));
     seq->framed = seq->acked;
-    seq->rtt_offset = 0;
     seq->last_ack_ms = now_ms;
     return cv_ok();
 }
