@@ -52,6 +52,16 @@ static uint64_t quiet_ms(const struct cv_link *link)
                : link->options.ping_interval_ms;
 }
 
+/* When the next ping is due while none is unanswered. Bytes that come are life, but where ours are
+ * not acknowledged for as long, the path may be dead one way. */
+static uint64_t ping_due_ms(const struct cv_link *link)
+{
+    uint64_t since_ms = link->last_rx_ms;
+    if (cv_link_seq_in_flight(&link->seq) && link->seq.last_ack_ms < since_ms)
+        since_ms = link->seq.last_ack_ms > link->asked_ms ? link->seq.last_ack_ms : link->asked_ms;
+    return since_ms + quiet_ms(link);
+}
+
 /* Silence since then counts against a ping that is unanswered. Bytes that are not its answer put
  * the end off, but do not stand for it: where only one direction is dead, a few still come. */
 static uint64_t heard_ms(const struct cv_link *link)
@@ -64,8 +74,7 @@ static uint64_t next_deadline(const struct cv_link *link)
     if (link->state.state == LINK_DETACHED)
         return link->detached_ms + link->options.resume_ms;
     uint64_t due = link->is_in_doubt ? UINT64_MAX : cv_ssh_deadline(link->ssh);
-    uint64_t ping = link->ping_sent_ms ? heard_ms(link) + link->ping_limit_ms
-                                       : link->last_rx_ms + quiet_ms(link);
+    uint64_t ping = link->ping_sent_ms ? heard_ms(link) + link->ping_limit_ms : ping_due_ms(link);
     if (ping < due)
         due = ping;
     if (link->conn && link_has_unsent(link) && link->taken_ms + stall_ms(link) < due)
@@ -101,6 +110,7 @@ static void send_ping(struct cv_link *link, uint64_t now_ms, uint64_t limit_ms)
     if (!cv_is_ok(cv_ws_send_ping(link->ws, cv_conn_out(link->conn), cv_slice(NULL, 0))))
         return;
     link->ping_sent_ms = now_ms;
+    link->asked_ms = now_ms;
     link->ping_limit_ms = limit_ms;
     link->is_active = false;
     cv_conn_flush(link->conn);
@@ -116,7 +126,7 @@ static bool is_path_moving(struct cv_link *link, uint64_t now_ms)
 static void check_life(struct cv_link *link, uint64_t now_ms)
 {
     if (!link->ping_sent_ms) {
-        if (now_ms - link->last_rx_ms >= quiet_ms(link))
+        if (now_ms >= ping_due_ms(link))
             send_ping(link, now_ms,
                       is_busy(link) ? answer_ms(link) : link->options.pong_timeout_ms);
         return;

@@ -65,6 +65,7 @@ struct cv_link {
     struct cv_defer service; /* end of the turn: frame, acknowledge, report */
     uint64_t last_rx_ms;
     uint64_t ping_sent_ms;  /* 0: none is unanswered */
+    uint64_t asked_ms;      /* when the last one was sent */
     uint64_t ping_limit_ms; /* so long its answer may take */
     uint32_t ping_rtt_ms;   /* smoothed; 0: unknown */
     bool is_active;         /* bytes have gone either way since the last ping */
