@@ -115,10 +115,11 @@ def measure_detections(new_lab, figure, ways):
     in_parallel([(f"lab {n}, seed {seed}",
                   lambda n=n, mine=mine: measure_detection(new_lab, mine, seed + n, times))
                  for n, mine in enumerate(ways)])
-    worst = max(times)
-    figure(f"a dead path found: {len(times)} times, median "
-           f"{sorted(times)[len(times) // 2][0]:.2f} s, worst {worst[0]:.2f} s ({worst[1]})")
-    return worst[0]
+    times.sort()
+    worst = ", ".join(f"{value:.2f} s ({which})" for value, which in reversed(times[-3:]))
+    figure(f"a dead path found: {len(times)} times, median {times[len(times) // 2][0]:.2f} s, "
+           f"worst {worst}")
+    return times[-1][0]
 
 
 @pytest.mark.timing
