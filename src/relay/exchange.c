@@ -18,6 +18,8 @@
 
 #include <string.h>
 
+enum { REQUEST_ADDED = 384 }; /* what the relay adds to most heads, and more */
+
 static const struct cv_upstream_ops up_ops;
 static void on_up_closed(void *arg, struct cv_status why);
 
@@ -505,6 +507,8 @@ void exchange_begin(struct cv_consumer *c)
         cv_http_is_idempotent(c->head.method) || cv_http_find(&c->head, "Idempotency-Key");
     x->is_continue_due = c->head.expects_continue && c->head.version_minor == 1;
     cv_buf_init(&x->request, CONSUMER_BODY_MAX + CONSUMER_REPLAY_MAX + c->in.cap);
+    /* Once for all of the head; the buffer grows as always when that was not enough. */
+    (void)cv_buf_reserve(&x->request, cv_http_parser_head_bytes(c->parser).len + REQUEST_ADDED);
     struct cv_status status = new_response(x);
     if (cv_is_ok(status))
         status = head_write_request(c, &x->request);

@@ -180,6 +180,12 @@ static struct cv_status write_target(struct cv_consumer *c, struct cv_buf *out)
     struct cv_slice path = c->head.path, name, rest;
     if (c->x.prefix_name && cv_http_split_tunnel_path(c->head.path, &name, &rest))
         path = rest;
+    /* As it came, in one piece: all but a path that is left out. */
+    if (path.len && !c->head.has_query)
+        return cv_http_write_request_line(out, c->head.method, path);
+    if (path.len && c->head.query.data == path.data + path.len + 1)
+        return cv_http_write_request_line(out, c->head.method,
+                                          cv_slice(path.data, path.len + 1 + c->head.query.len));
     struct cv_buf target;
     cv_buf_init(&target, 2 * c->head.target.len + 2);
     struct cv_status status =

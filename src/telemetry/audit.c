@@ -66,6 +66,7 @@ struct cv_audit {
     atomic_uint_fast64_t written, failed;
 
     /* Audit thread. */
+    struct cv_hasher *hasher;
     struct cv_buf batch;
     uint64_t batch_count;
     bool is_failing;
@@ -210,8 +211,8 @@ static bool write_record(struct cv_audit *audit, struct cv_audit_chain *chain,
                          enum cv_audit_event event, uint64_t time_ms,
                          const struct cv_log_field *fields)
 {
-    if (!cv_is_ok(
-            cv_audit_record_write(chain, event, time_ms, audit->instance, fields, &audit->batch)))
+    if (!cv_is_ok(cv_audit_record_write(chain, audit->hasher, event, time_ms, audit->instance,
+                                        fields, &audit->batch)))
         return false;
     audit->batch_count++;
     return true;
@@ -435,6 +436,7 @@ static void free_parts(struct cv_audit *audit)
     free(audit->queues);
     cv_audit_file_done(&audit->file);
     cv_buf_done(&audit->batch);
+    cv_hasher_free(&audit->hasher);
     free(audit);
 }
 
@@ -482,8 +484,11 @@ struct cv_status cv_audit_new(const struct cv_audit_options *options, struct cv_
     audit->log = options->log;
     (void)snprintf(audit->instance, sizeof audit->instance, "%s", options->instance);
     cv_buf_init(&audit->batch, BATCH_BYTES);
-    struct cv_status status =
-        cv_audit_file_init(&audit->file, options->path, options->max_bytes, options->keep, error);
+    audit->hasher = cv_hasher_new();
+    struct cv_status status = cv_status(audit->hasher ? CV_OK : CV_NO_MEMORY);
+    if (cv_is_ok(status))
+        status = cv_audit_file_init(&audit->file, options->path, options->max_bytes, options->keep,
+                                    error);
     if (cv_is_ok(status))
         status = make_queues(audit, options->queues);
     if (cv_is_ok(status))

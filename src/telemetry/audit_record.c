@@ -81,16 +81,18 @@ static struct cv_status write_body(const struct cv_audit_chain *chain, enum cv_a
     return cv_buf_append_str(out, "\"");
 }
 
-struct cv_status cv_audit_record_write(struct cv_audit_chain *chain, enum cv_audit_event event,
-                                       uint64_t realtime_ms, const char *instance,
-                                       const struct cv_log_field *fields, struct cv_buf *out)
+struct cv_status cv_audit_record_write(struct cv_audit_chain *chain, struct cv_hasher *hasher,
+                                       enum cv_audit_event event, uint64_t realtime_ms,
+                                       const char *instance, const struct cv_log_field *fields,
+                                       struct cv_buf *out)
 {
     size_t before = cv_buf_len(out);
     uint8_t hash[CV_SHA256_LEN];
     char hex[HEX_LEN + 1], end[HASH_PART + 1];
     struct cv_status status = write_body(chain, event, realtime_ms, instance, fields, out);
     if (cv_is_ok(status)) {
-        cv_sha256(cv_slice(cv_buf_head(out) + before, cv_buf_len(out) - before), hash);
+        cv_hasher_sha256(hasher, cv_slice(cv_buf_head(out) + before, cv_buf_len(out) - before),
+                         hash);
         cv_hex_encode(cv_slice(hash, sizeof hash), hex);
         memcpy(end, HASH_KEY, sizeof HASH_KEY - 1);
         memcpy(end + sizeof HASH_KEY - 1, hex, HEX_LEN);

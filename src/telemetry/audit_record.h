@@ -73,9 +73,10 @@ struct cv_audit_chain {
 /* Appends the line of the record behind `chain` and moves the chain on. `fields` end with
  * CV_LOG_FIELD_END and are written as the log writes them, credentials taken out; `instance` is
  * printable. CV_NO_RESOURCES, CV_NO_MEMORY: nothing is appended, the chain stays. */
-struct cv_status cv_audit_record_write(struct cv_audit_chain *chain, enum cv_audit_event event,
-                                       uint64_t realtime_ms, const char *instance,
-                                       const struct cv_log_field *fields, struct cv_buf *out);
+struct cv_status cv_audit_record_write(struct cv_audit_chain *chain, struct cv_hasher *hasher,
+                                       enum cv_audit_event event, uint64_t realtime_ms,
+                                       const char *instance, const struct cv_log_field *fields,
+                                       struct cv_buf *out);
 
 /* A line, taken apart. `event` and `time` borrow from it. */
 struct cv_audit_record {

@@ -107,11 +107,20 @@ static size_t plain_run(const struct cv_http_lines *lines, const uint8_t *data, 
     return cv_http_text_len(data, len < most ? len : most);
 }
 
+static bool reserve(struct cv_http_lines *lines, size_t len)
+{
+    size_t room = cv_buf_room(&lines->buf), most = room < KEEP_BYTES ? room : KEEP_BYTES;
+    return cv_buf_reserve(&lines->buf, len < most ? len : most);
+}
+
 struct cv_status cv_http_lines_take(struct cv_http_lines *lines, const uint8_t *data, size_t len,
                                     size_t *used, const char **fault)
 {
     size_t held = cv_buf_len(&lines->buf), from = 0, i = 0;
     enum outcome outcome = PLAIN;
+    /* Most sections come in one piece and then take memory once. */
+    if (len && !lines->buf.data && !reserve(lines, len))
+        return fail(CV_NO_MEMORY, fault, "out of memory");
     while (i < len && outcome != SECTION_DONE && outcome != FIRST_LINE_DONE) {
         size_t run = plain_run(lines, data + i, len - i, held + (i - from));
         lines->line_len += run;
