@@ -262,7 +262,8 @@ void place_away(struct berth *berth, uint64_t away_ms)
         take_over_if_complete(replacement);
         return;
     }
-    if (berth->role != BERTH_LASTING || !cv_fleet_has_good(&agent->fleet, now_of(agent)))
+    /* Also when the others failed a moment ago: one may be back. */
+    if (berth->role != BERTH_LASTING || agent->fleet.count < 2)
         return;
     if (!cv_is_ok(add(agent, BERTH_SUBSTITUTE, berth, &replacement)))
         return; /* it is tried again with the next report */

@@ -171,6 +171,24 @@ def test_failover_and_return(world, service, number):
     assert agent.process.poll() is None
 
 
+def test_one_comes_back_as_the_other_goes(world, service):
+    """The first has been away for long, which is no reason to wait when the second dies."""
+    first, second = world.relay(), world.relay()
+    agent = start_agent(world, [{"url": first.url}, {"url": second.url, "priority": 1}],
+                        service.port)
+    published(first)
+    first.kill()
+    published(second)
+    since = len(agent.records)
+    agent.wait_log("relay_trial_failed", since=since, timeout=30)
+    second.kill()
+    again = world.relay(port=first.port)
+    began = time.monotonic()
+    published(again)
+    assert time.monotonic() - began < 20
+    assert ask(again, world) == 200
+
+
 def test_a_relay_that_drains_finishes_what_it_has(world, service):
     first, second = world.relay(), world.relay()
     start_agent(world, [{"url": first.url}, {"url": second.url, "priority": 1}], service.port)
@@ -217,9 +235,10 @@ def test_a_link_that_waits_is_substituted_and_its_streams_go_on(world, service, 
     agent.wait_log("relay_away", timeout=30)
     published(second)
     assert ask(second, world) == 200
+    since = len(first.records)
     chaos.mode, chaos.is_refusing = "pass", False
     first.wait_log("link_resumed", timeout=30)
-    published(first, since=len(first.records))
+    published(first, since=since)  # by another link, before or after that
     second.wait_log("link_down", timeout=30)
     assert ask(first, world) == 200
     events.check()
