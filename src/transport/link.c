@@ -178,7 +178,7 @@ static void on_service(void *arg)
         acknowledge(link);
         frame_output(link, false);
         if (!link_has_unsent(link))
-            link->taken_ms = cv_worker_now_ms(link->worker);
+            link->taken_ms = link->clear_ms = cv_worker_now_ms(link->worker);
     }
     if (!link_is_ending(link) && link->is_loss_untold)
         link_tell_loss(link);

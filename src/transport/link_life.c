@@ -116,11 +116,12 @@ static void send_ping(struct cv_link *link, uint64_t now_ms, uint64_t limit_ms)
     cv_conn_flush(link->conn);
 }
 
-/* The ping may stand behind what the peer takes slowly, but not for ever. */
+/* The ping may stand behind what the peer takes slowly, but not for ever. What has been written
+ * just now says nothing: something must have waited ever since the ping was sent. */
 static bool is_path_moving(struct cv_link *link, uint64_t now_ms)
 {
-    return link->taken_ms > link->ping_sent_ms && link_has_unsent(link) &&
-           now_ms - link->last_rx_ms < stall_ms(link);
+    return link->taken_ms > link->ping_sent_ms && link->clear_ms < link->ping_sent_ms &&
+           link_has_unsent(link) && now_ms - link->last_rx_ms < stall_ms(link);
 }
 
 static void check_life(struct cv_link *link, uint64_t now_ms)

@@ -72,6 +72,7 @@ struct cv_link {
     bool is_in_doubt;       /* an SSH deadline waits for the outcome of a ping */
     uint64_t taken;         /* cv_conn_progress when it was last looked at … */
     uint64_t taken_ms;      /* … and when it last changed, or there was nothing to send */
+    uint64_t clear_ms;      /* when nothing waited to be sent, the last time it was looked at */
     struct cv_status why;   /* set when closing */
     struct cv_error error;
     bool is_bound; /* the first keys are there: secret is valid */
