@@ -149,6 +149,8 @@ static void check_tiers(const struct check *c)
 
 static void check_all(const struct check *c)
 {
+    if (c->config->proxy_protocol && c->config->trusted_proxy.count == 0)
+        complain(c, "proxy_protocol", "needs trusted_proxy: from whom its headers are believed");
     check_tiers(c);
     check_listen(c);
     check_tls(c);

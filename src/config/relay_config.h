@@ -56,6 +56,9 @@
       CV_CHOICES("x-forwarded-for|forwarded|none"), NULL, 0,                                       \
       "The header in which those load balancers say who asks. It must be one that they set or "    \
       "extend themselves: another would be the client's own word.", "forwarded")                   \
+    X(proxy_protocol, "proxy_protocol", BOOL, "false", CV_ANY, NULL, 0,                            \
+      "Connections from trusted_proxy begin with a header of the PROXY protocol (1 or 2), which "  \
+      "says who asks; without it they are closed.", "true")                                        \
     X(workers, "workers", INT, "0", CV_RANGE(0, 256), NULL, 0,                                     \
       "Threads that serve connections; 0 takes one per CPU.", "4")                                 \
     X(state_dir, "state_dir", PATH, "", CV_ANY, NULL, 0,                                           \

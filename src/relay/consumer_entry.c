@@ -3,6 +3,7 @@
  * How consumers' connections come to be, and how all of them are told that the relay stops.
  */
 #include "config/relay_config.h"
+#include "net/announce.h"
 #include "net/conn.h"
 #include "proto/ssh/ssh.h"
 #include "relay/consumer_private.h"
@@ -56,8 +57,8 @@ static void turn_away(struct cv_consumer *c, int fd)
     (void)close(fd);
 }
 
-void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
-                        bool is_private)
+static void accept_from(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
+                        bool is_private, bool is_announced)
 {
     struct cv_consumer *c = new_from(worker, peer);
     if (!c) {
@@ -65,6 +66,7 @@ void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_
         return;
     }
     c->is_private = is_private;
+    c->is_announced = is_announced;
     if (!is_private && !c->is_peer_trusted) {
         c->is_half_open =
             cv_limits_connect(worker->relay->limits, peer, consumer_now_ms(c), &c->connection);
@@ -75,6 +77,34 @@ void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_
         c->is_half_open = c->connection != NULL;
     }
     (void)open_socket(c, fd, is_private ? NULL : worker->relay->tls);
+}
+
+/* A trusted proxy has said who is behind it, or that it asks itself. */
+static void on_announced(void *arg, int fd, const struct cv_addr *client, struct cv_status status)
+{
+    struct cv_relay_worker *worker = arg;
+    if (!cv_is_ok(status))
+        cv_log_limited(
+            worker->relay->log, CV_LOG_WARN, "relay", "announce_failed",
+            "a connection from trusted_proxy began without a PROXY header, it was closed",
+            CV_F_STATUS(status));
+    else
+        accept_from(worker, fd, client, false, true);
+}
+
+void cv_consumer_accept(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,
+                        bool is_private)
+{
+    const struct cv_relay *relay = worker->relay;
+    if (is_private || !relay->config->proxy_protocol || !source_is_trusted(relay, peer)) {
+        accept_from(worker, fd, peer, is_private, false);
+        return;
+    }
+    struct cv_status status = cv_announce_wait(
+        worker->worker, fd, relay->config->limits_header_timeout_ms, on_announced, worker);
+    if (!cv_is_ok(status))
+        cv_log_limited(relay->log, CV_LOG_WARN, "relay", "announce_failed",
+                       "a connection from trusted_proxy could not be taken", CV_F_STATUS(status));
 }
 
 void cv_consumer_accept_passed(struct cv_relay_worker *worker, int fd, const struct cv_addr *peer,

@@ -126,6 +126,7 @@ struct cv_consumer {
     uint64_t keys_attempts;
     uint64_t agent_due_ms; /* waiting for the agent: give up then; 0: not waiting for it */
     bool is_peer_trusted;
+    bool is_announced; /* a trusted proxy said whose connection this is (PROXY protocol) */
     bool is_half_open; /* `connection` counts it so */
     bool is_charged;   /* the next request was counted by the relay that passed it on */
     bool is_private;   /* came to metrics.listen: liveness only */

@@ -573,7 +573,7 @@ void route_go_on(struct cv_consumer *c)
         return;
     }
     /* Without TLS only a load balancer that ended it may speak to us. */
-    if (!relay->tls && !relay->is_dev && !c->is_peer_trusted && !c->owner) {
+    if (!relay->tls && !relay->is_dev && !c->is_peer_trusted && !c->is_announced && !c->owner) {
         problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "TLS is needed here", false);
         return;
     }

@@ -341,3 +341,77 @@ def test_a_tier_may_have_a_bandwidth(scene):
     home.service.default = bulk
     assert timed(home, home.world.token("alice", "--tier", "thin"), 4 << 20) > 2
     assert timed(home, home.token, 1 << 20) < 2
+
+
+# ---- PROXY protocol ----
+
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def announced(home, header, pieces=1):
+    """The status of a request behind this header; None: the connection was closed."""
+    with Client(home.relay.port) as client:
+        step = -(-len(header) // pieces) or 1
+        try:
+            for at in range(0, len(header), step):
+                client.send(header[at:at + step])
+                time.sleep(0.05 if pieces > 1 else 0)
+            client.request("GET", "/t/home/x", home.token)
+        except ConnectionError:
+            return None
+        answer = client.response()
+        return answer.status if answer else None
+
+
+def v1(address):
+    return f"PROXY TCP4 {address} 198.51.100.1 5000 443\r\n".encode()
+
+
+def v2(last):
+    return V2 + b"\x21\x11\0\x0c\xc0\0\2" + bytes([last]) + b"\xc6\x33\x64\1\x13\x88\1\xbb"
+
+
+def test_a_balancer_announces_whose_connection_it_is(world):
+    """Trusted is 127.0.0.1 alone: the agent comes from there too, and cannot say PROXY."""
+    from types import SimpleNamespace
+    relay = world.relay(env={"RATE_LIMIT_IP_RPM": "10"}, ready=False,
+                        config="trusted_proxy: [127.0.0.1/32]\nproxy_protocol: true\n")
+    home = SimpleNamespace(relay=relay, token=world.token("alice"))
+    wait_for(lambda: reaches(home), 20, "the relay")
+    assert [announced(home, v1("192.0.2.1")) for _ in range(11)] == [404] * 10 + [429]
+    assert announced(home, v2(1)) == 429  # the same address in the other version
+    assert announced(home, v2(2), pieces=4) == 404
+    assert announced(home, v1("192.0.2.3"), pieces=4) == 404
+    assert announced(home, V2 + b"\x20\0\0\0") == 404  # its own health check
+    for wrong in (b"", b"PROXY nonsense\r\n", V2 + b"\x11\x11\0\0"):
+        assert announced(home, wrong) is None
+    relay.wait_log("announce_failed")
+    # From elsewhere such a header is no HTTP, and none is needed.
+    with Client(relay.port, source="127.0.0.2") as client:
+        client.send(v1("192.0.2.9"))
+        client.request("GET", "/livez")
+        assert client.response().status == 400
+    with Client(relay.port, source="127.0.0.2") as client:
+        client.request("GET", "/livez")
+        assert client.response().status == 200
+
+
+def reaches(home):
+    try:
+        return announced(home, v1("203.0.113.1")) == 404
+    except OSError:
+        return False
+
+
+def test_who_announces_nothing_is_closed_in_time(world):
+    from types import SimpleNamespace
+    relay = world.relay(env={"CULVERT_LIMITS_HEADER_TIMEOUT": "1s"}, ready=False,
+                        config="trusted_proxy: [127.0.0.1/32]\nproxy_protocol: true\n")
+    home = SimpleNamespace(relay=relay, token=world.token("alice"))
+    wait_for(lambda: reaches(home), 20, "the relay")
+    begin, before = time.monotonic(), relay.cpu_seconds()
+    with Client(relay.port) as client:
+        client.send(b"PROXY TCP4 192")
+        assert client.is_closed(10)
+    assert time.monotonic() - begin < 8
+    assert relay.cpu_seconds() - before < 0.5  # it was not looked at again and again
