@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 MESON_ARGS ?=
 
-.PHONY: all deps demo test test-long e2e bench bench-instructions lint coverage fuzz install clean help
+.PHONY: all deps demo test test-long e2e bench bench-instructions soak lint coverage fuzz install clean help
 .DEFAULT_GOAL := all
 
 all: deps ## build build/culvert (the default)
@@ -43,6 +43,11 @@ bench-instructions: ## instructions per request, MiB and token; fails when they 
 	@tools/deps build bench
 	@tools/build build-bench --buildtype=release
 	$(PYTHON) tests/bench/instructions.py --build build-bench
+
+soak: ## 30 minutes of mixed load with cuts, churn and slow readers; memory and descriptors stay
+	@tools/deps build test bench
+	@tools/build build-bench --buildtype=release
+	$(PYTHON) tests/load/soak.py --build build-bench --json build-bench/soak.json
 
 lint: ## formatting, static analysis, layers, spelling; silent when all is well
 	@tools/deps build lint test

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -252,6 +253,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--group", action="append", choices=GROUPS)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # worlds end what they have started
     build = Path(arguments.build).resolve()
     os.environ["CULVERT_BUILD"] = str(build)
     os.environ.setdefault("CULVERT_TEST_LOG_LEVEL", "info")

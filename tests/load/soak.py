@@ -20,6 +20,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -250,6 +251,7 @@ def main():
     parser.add_argument("--json")
     arguments = parser.parse_args()
     os.environ["CULVERT_BUILD"] = str(Path(arguments.build).resolve())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     from culvert import World
     folder = Path(tempfile.mkdtemp(prefix="culvert-soak-"))
     world = World(folder)
