@@ -235,7 +235,7 @@
     X(limits_ip_upgrades, "limits.ip.upgrades_per_minute", INT, "600", CV_RANGE(0, CV_RPM_MAX),    \
       NULL, 0,                                                                                     \
       "WebSocket upgrades of agents a minute from one address; 0 has no limit. Links that are "    \
-      "resumed do not count.", "60")                                                               \
+      "resumed do not count, up to 60 times a minute each.", "60")                                 \
     X(limits_ip_connections, "limits.ip.connections", INT, "1024", CV_RANGE(0, 1000000), NULL, 0,  \
       "Connections at once from one address; 0 has no limit. Those of trusted_proxy do not count.",\
       "100")                                                                                       \

@@ -241,6 +241,9 @@ void pass_take(struct cv_consumer *c);
 /* ---- resume.c ---- */
 
 /* An upgrade with Culvert-Resume, authenticated: on the link's worker, or on its way there. */
+/* Whether the request asks for a link that is there, here or at the relay before this one. Nothing
+ * is proven by that, but who makes links up cannot say it. */
+bool resume_is_of_a_link(const struct cv_consumer *c);
 void resume_serve(struct cv_consumer *c);
 /* It has arrived. */
 void resume_go_on(struct cv_consumer *c);

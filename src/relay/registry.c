@@ -381,6 +381,14 @@ static struct link_entry *find_link(const struct cv_registry *registry, const ui
     return link;
 }
 
+bool cv_registry_has_link(struct cv_registry *registry, const uint8_t *link_id)
+{
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    bool has = find_link(registry, link_id) != NULL;
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return has;
+}
+
 void cv_registry_remove_link(struct cv_registry *registry, const struct cv_session *session)
 {
     (void)pthread_rwlock_wrlock(&registry->lock);

@@ -73,6 +73,9 @@ void cv_registry_remove_link(struct cv_registry *registry, const struct cv_sessi
 struct cv_session *cv_registry_find_link(struct cv_registry *registry,
                                          const struct cv_user_key *user, const uint8_t *link_id);
 
+/* Whether there is a link with this id, whosever it is: known to its agent and to nobody else. */
+bool cv_registry_has_link(struct cv_registry *registry, const uint8_t *link_id);
+
 /* The session of `user` that has waited longest for its agent to come back, with a reference for
  * the caller; NULL when none waits. */
 struct cv_session *cv_registry_longest_detached(struct cv_registry *registry,

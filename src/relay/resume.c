@@ -5,14 +5,15 @@
  * Happy path: resume_serve (a link of the relay before this one: pass.c) → the connection moves to
  * the link's worker → resume_go_on → the claim holds → 101 with the relay's own proof → the socket
  * goes into the link. Ways it fails: the claim cannot be read (400); there is no such link of this
- * user (410); it was said before (409); it is not proven (403). The link stays as it was in all of
- * them.
+ * user (410); it was said before (409); it is not proven (403); the link came back too often of
+ * late (429). The link stays as it was in all of them.
  */
 #include "proto/link/resume.h"
 #include "base/digest.h"
 #include "net/conn.h"
 #include "relay/consumer_private.h"
 #include "relay/session.h"
+#include "relay/takeover.h"
 #include "telemetry/log.h"
 
 #include <inttypes.h>
@@ -28,6 +29,15 @@ static struct cv_status read_claim(const struct cv_consumer *c, struct cv_link_c
         .proof = cv_http_single_value(&c->head, "Culvert-Proof"),
     };
     return cv_link_claim_parse(&text, claim);
+}
+
+bool resume_is_of_a_link(const struct cv_consumer *c)
+{
+    const struct cv_relay *relay = c->worker->relay;
+    struct cv_link_claim claim;
+    return cv_http_value(&c->head, "Culvert-Resume").len && cv_is_ok(read_claim(c, &claim)) &&
+           (cv_registry_has_link(relay->registry, claim.link_id) ||
+            cv_takeover_has_predecessor(relay->takeover));
 }
 
 static void refuse(struct cv_consumer *c, struct cv_status why)
@@ -66,6 +76,10 @@ void resume_go_on(struct cv_consumer *c)
     struct cv_link_claim claim;
     uint64_t received;
     uint8_t proof[CV_LINK_PROOF_LEN];
+    /* A link that comes back all the time costs what new links cost, so it counts like them. */
+    if (cv_session_is_restless(c->x.route.session) &&
+        (!source_admit(c, CV_LIMIT_UPGRADES) || !source_admit_user(c, CV_LIMIT_UPGRADES)))
+        return;
     struct cv_status status = read_claim(c, &claim);
     if (cv_is_ok(status))
         status = cv_session_accept_claim(c->x.route.session, &claim, &received, proof);
@@ -79,8 +93,9 @@ void resume_serve(struct cv_consumer *c)
 {
     struct cv_link_claim claim;
     if (!cv_is_ok(read_claim(c, &claim))) {
-        problem_answer(c, CV_WS_UPGRADE, CV_HOP_CONSUMER, "the claim to a link cannot be read",
-                       false);
+        if (source_admit(c, CV_LIMIT_UPGRADES))
+            problem_answer(c, CV_WS_UPGRADE, CV_HOP_CONSUMER, "the claim to a link cannot be read",
+                           false);
         return;
     }
     c->x.route.session =

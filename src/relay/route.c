@@ -157,6 +157,9 @@ static bool authenticate(struct cv_consumer *c)
             return false;
         }
     }
+    /* Only who asks for a link that is there has not been counted yet. */
+    if (!cv_is_ok(status) && !source_admit(c, CV_LIMIT_UPGRADES))
+        return false;
     log_auth(c, status, error.detail);
     if (cv_is_ok(status))
         return true;
@@ -295,14 +298,15 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
         problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, false);
         return;
     }
-    /* An agent that comes back proves it below; what is not proven counts there. */
-    if ((!cv_http_value(&c->head, "Culvert-Resume").len && !source_admit(c, CV_LIMIT_UPGRADES)) ||
-        !authenticate(c))
+    /* An agent that comes back proves it below; what is not proven counts where it is refused. */
+    if ((!resume_is_of_a_link(c) && !source_admit(c, CV_LIMIT_UPGRADES)) || !authenticate(c))
         return;
     audit_auth_ok(c, "link");
     status = cv_ws_choose_protocol(cv_http_join(&c->head, "Sec-WebSocket-Protocol", joined),
                                    supported, 2, &protocol);
     if (!cv_is_ok(status) || !protocol.len) {
+        if (!source_admit(c, CV_LIMIT_UPGRADES))
+            return;
         /* A list that can be read and names none of ours is a wish that is not granted. */
         bool is_readable =
             cv_is_ok(status) && cv_http_value(&c->head, "Sec-WebSocket-Protocol").len;

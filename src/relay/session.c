@@ -176,13 +176,25 @@ static void on_link_detached(void *arg, struct cv_status why, const struct cv_er
            CV_F_UINT("windowMs", relay->config->link_resume_window_ms));
 }
 
+/* No network is lost more often; beyond it somebody makes the relay work. */
+static const struct cv_bucket_rate free_resumes = {.per_minute = 60, .burst = 60};
+
+bool cv_session_is_restless(const struct cv_session *session)
+{
+    uint64_t now_ms = cv_worker_now_ms(session->worker->worker);
+    return cv_bucket_look(&session->resumes, free_resumes, now_ms).remaining == 0;
+}
+
 struct cv_status cv_session_accept_claim(struct cv_session *session,
                                          const struct cv_link_claim *claim, uint64_t *received,
                                          uint8_t proof[32])
 {
     if (!session->link)
         return cv_status(CV_RESUME_UNKNOWN);
-    return cv_link_accept_claim(session->link, claim, received, proof);
+    CV_RETURN_IF_ERROR(cv_link_accept_claim(session->link, claim, received, proof));
+    (void)cv_bucket_take(&session->resumes, free_resumes, 1,
+                         cv_worker_now_ms(session->worker->worker), NULL);
+    return cv_ok();
 }
 
 static void take_identity(struct cv_session *session, struct cv_identity *identity)
@@ -319,6 +331,7 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     if (!session)
         return cv_status(CV_NO_MEMORY);
     atomic_init(&session->refs, 1);
+    atomic_init(&session->resumes, 0);
     session->worker = worker;
     session->worker_index = worker->index;
     session->identity = cv_identity_ref(identity);

@@ -56,6 +56,7 @@ uint64_t cv_session_paused_ms(const struct cv_session *session, uint64_t now_ms)
  * the link as it was unless it holds (CV_RESUME_UNKNOWN, CV_RESUME_CONFLICT, CV_RESUME_PROOF),
  * then, with *received and `proof` written into the 101, the connection is handed over together
  * with the identity of its token. On failure of the latter `conn` stays with the caller. */
+bool cv_session_is_restless(const struct cv_session *session); /* it came back too often of late */
 struct cv_status cv_session_accept_claim(struct cv_session *session,
                                          const struct cv_link_claim *claim, uint64_t *received,
                                          uint8_t proof[32]);

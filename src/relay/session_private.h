@@ -7,6 +7,7 @@
 #define CV_RELAY_SESSION_PRIVATE_H
 
 #include "auth/identity.h"
+#include "flow/bucket.h"
 #include "net/worker.h"
 #include "relay/pool.h"
 #include "relay/relay.h"
@@ -48,6 +49,7 @@ struct cv_session {
     struct session_tunnel tunnels[SESSION_TUNNELS_MAX];
     size_t tunnel_count;
     unsigned told;                 /* lines of tunnels that came and went, up to SESSION_TOLD_MAX */
+    cv_bucket resumes;             /* those that are free of other limits */
     struct session_name *replaced; /* utlist LL, at most SESSION_TUNNELS_MAX */
     uint64_t shutdown_due_ms;      /* the relay stops then; 0: it does not */
     struct cv_pool pool;

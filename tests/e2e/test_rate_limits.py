@@ -6,6 +6,7 @@ import time
 
 import pytest
 from attack import UPGRADE
+from chaos import Chaos
 from client import Client
 from culvert import wait_for
 
@@ -154,6 +155,50 @@ def test_upgrades_are_counted_apart(scene):
     assert got[:11] == [101] * 11 and 429 in got[11:]  # the agent's own was the first
     assert take(home, 1)[0].status == 200
     assert upgrade_status(home, source="127.0.0.3") == 101
+
+
+CLAIM = {"Culvert-Link": "a" * 32, "Culvert-Resume": "1", "Culvert-Nonce": "b" * 64,
+         "Culvert-Received": "0", "Culvert-Proof": "c" * 64}
+
+
+@pytest.mark.parametrize("fault,first", [("unknown", 410), ("unreadable", 400), ("token", 401),
+                                         ("no token", 401), ("protocol", 403)])
+def test_calling_it_a_resume_takes_no_upgrade_out_of_the_count(scene, fault, first):
+    home = limited(scene, config="limits: {ip: {upgrades_per_minute: 12}}\n",
+                   RATE_LIMIT_IP_RPM="1000")
+    claim = {**CLAIM, "Culvert-Proof": "zz"} if fault == "unreadable" else CLAIM
+    token = {"token": "x.y.z", "no token": None}.get(fault, home.token)
+    protocol = "nonsense" if fault == "protocol" else "culvert.v1"
+    got = []
+    for _ in range(16):
+        with home.client() as client:
+            client.request("GET", "/tunnel", token, headers=[
+                *UPGRADE, ("Sec-WebSocket-Protocol", protocol), *claim.items()])
+            got.append(client.head().status)
+    assert got[:6] == [first] * 6 and 429 in got[6:], got
+    assert take(home, 1)[0].status == 200
+
+
+def test_a_link_that_is_taken_up_without_end_counts_like_new_ones(scene):
+    """A token and a link of one's own are no way around the limit of upgrades: each resume costs
+    the relay a handshake, a line in the log and a socket that lingers."""
+    home = limited(scene, config="limits: {ip: {upgrades_per_minute: 10}}\n",
+                   RATE_LIMIT_IP_RPM="100000")
+    chaos = Chaos(home.relay.port)
+    home.world.cleanups.append(chaos.close)
+    agent = home.world.http(home.relay, home.service.port, name="restless", url=chaos.url)
+    for n in range(200):
+        chaos.cut()
+        wait_for(lambda n=n: len(agent.find("link_resumed")) > n or agent.find("resume_failed"),
+                 10, "the link to be back")
+        if agent.find("resume_failed"):
+            break
+    assert 60 <= len(agent.find("link_resumed")) <= 90
+    assert "429" in str(agent.find("resume_failed")[0])
+    # It goes on at the rate that is granted, and nobody else has noticed.
+    assert take(home, 1)[0].status == 200
+    wait_for(lambda: home.relay.fetch("/t/restless/x", home.token).status == 200, 30,
+             "the link once more")
 
 
 def test_a_users_upgrades_are_counted_apart(scene):
