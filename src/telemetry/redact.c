@@ -100,8 +100,10 @@ static size_t userinfo_end(struct cv_slice text, size_t from)
  */
 static bool may_hold_credentials(struct cv_slice text)
 {
-    return text.len && (memchr(text.data, ' ', text.len) || memmem(text.data, text.len, "eyJ", 3) ||
-                        memmem(text.data, text.len, "://", 3));
+    if (!text.data)
+        return false;
+    return memchr(text.data, ' ', text.len) || memmem(text.data, text.len, "eyJ", 3) ||
+           memmem(text.data, text.len, "://", 3);
 }
 
 size_t cv_redact(struct cv_slice text, char *out, size_t cap)
