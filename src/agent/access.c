@@ -18,6 +18,11 @@
 
 enum { STATE_PATH_MAX = 4096 };
 
+struct cv_access_token_state {
+    struct cv_buf printed; /* by token_command */
+    uint8_t dialed[CV_SHA256_LEN];
+};
+
 static struct cv_status read_url(struct cv_access *access, const struct cv_server_config *server,
                                  struct cv_error *error)
 {
@@ -97,6 +102,10 @@ struct cv_status cv_access_init(struct cv_access *access, const struct cv_agent_
     uint8_t id[16];
     cv_random(id, sizeof id);
     cv_hex_encode(cv_slice(id, sizeof id), access->agent_id);
+    access->token_state = calloc(1, sizeof *access->token_state);
+    if (!access->token_state)
+        return cv_status(CV_NO_MEMORY);
+    cv_buf_init(&access->token_state->printed, CV_ACCESS_TOKEN_MAX);
     struct cv_status status = read_url(access, &relay, error);
     if (cv_is_ok(status))
         status = join(&config->ssh_ciphers, &access->ciphers);
@@ -110,8 +119,12 @@ struct cv_status cv_access_init(struct cv_access *access, const struct cv_agent_
 void cv_access_done(struct cv_access *access)
 {
     cv_tls_client_free(&access->tls);
+    if (access->token_state)
+        cv_buf_wipe(&access->token_state->printed);
+    free(access->token_state);
     free(access->ciphers);
     free(access->known_hosts);
+    access->token_state = NULL;
     access->ciphers = NULL;
     access->known_hosts = NULL;
 }
@@ -172,27 +185,84 @@ static bool is_token(struct cv_slice text)
            !memchr(text.data, '\t', text.len);
 }
 
+static struct cv_status check_token(struct cv_slice text, struct cv_error *error)
+{
+    if (text.len == 0)
+        return cv_fail(error, CV_AUTH_MISSING,
+                       "no token: set CULVERT_TOKEN, or give --token-file FILE");
+    if (text.len > CV_ACCESS_TOKEN_MAX || !is_token(text))
+        return cv_fail(error, CV_AUTH_MALFORMED,
+                       "the token has characters that no token has, "
+                       "or is too long; copy it again");
+    return cv_ok();
+}
+
+static bool uses_env(const struct cv_access *access)
+{
+    return strip(cv_slice_str(access->token_env)).len > 0;
+}
+
+const char *cv_access_token_file(const struct cv_access *access)
+{
+    return uses_env(access) ? NULL : access->config->token_file;
+}
+
+bool cv_access_uses_command(const struct cv_access *access)
+{
+    return !uses_env(access) && !access->config->token_file && access->config->token_command;
+}
+
+struct cv_slice cv_access_kept_token(const struct cv_access *access)
+{
+    return cv_buf_slice(&access->token_state->printed);
+}
+
+void cv_access_forget_token(const struct cv_access *access)
+{
+    cv_buf_wipe(&access->token_state->printed);
+}
+
+struct cv_status cv_access_keep_token(const struct cv_access *access, struct cv_slice printed,
+                                      struct cv_error *error)
+{
+    struct cv_slice text = strip(printed);
+    cv_access_forget_token(access);
+    if (text.len == 0)
+        return cv_fail(error, CV_AUTH_MISSING, "token_command has printed nothing");
+    CV_RETURN_IF_ERROR(check_token(text, error));
+    return cv_buf_append_slice(&access->token_state->printed, text);
+}
+
+void cv_access_note_dialed(const struct cv_access *access, struct cv_slice token)
+{
+    cv_sha256(token, access->token_state->dialed);
+}
+
+void cv_access_dialed_hash(const struct cv_access *access, uint8_t out[CV_SHA256_LEN])
+{
+    memcpy(out, access->token_state->dialed, CV_SHA256_LEN);
+}
+
 struct cv_status cv_access_token(const struct cv_access *access, struct cv_buf *out,
                                  struct cv_error *error)
 {
     struct cv_buf file;
     cv_buf_init(&file, CV_ACCESS_TOKEN_MAX + 64);
     struct cv_slice text = strip(cv_slice_str(access->token_env));
-    const char *path = access->config->token_file;
+    const char *path = cv_access_token_file(access);
     struct cv_status status = cv_ok();
-    if (text.len == 0 && path) {
+    if (path) {
         status = cv_file_read(path, CV_FILE_ANY, &file, error);
         if (status.id == CV_NOT_FOUND)
             status = cv_fail(error, CV_AUTH_MISSING, "there is no token file %.180s", path);
         text = strip(cv_buf_slice(&file));
+    } else if (cv_access_uses_command(access)) {
+        text = cv_access_kept_token(access);
+        if (!text.len)
+            status = cv_status(CV_AGAIN);
     }
-    if (cv_is_ok(status) && text.len == 0)
-        status = cv_fail(error, CV_AUTH_MISSING,
-                         "no token: set CULVERT_TOKEN, or give --token-file FILE");
-    else if (cv_is_ok(status) && (text.len > CV_ACCESS_TOKEN_MAX || !is_token(text)))
-        status = cv_fail(error, CV_AUTH_MALFORMED,
-                         "the token has characters that no token has, "
-                         "or is too long; copy it again");
+    if (cv_is_ok(status))
+        status = check_token(text, error);
     if (cv_is_ok(status))
         status = cv_buf_append_slice(out, text);
     cv_buf_wipe(&file);

@@ -19,12 +19,15 @@ struct cv_link_options;
 struct cv_log;
 struct cv_tls_client;
 
-enum { CV_ACCESS_TOKEN_MAX = 8192 };
+enum { CV_ACCESS_TOKEN_MAX = 8192, CV_ACCESS_COMMAND_MS = 30000 };
+
+struct cv_access_token_state; /* what changes while the rest stays */
 
 struct cv_access {
     const struct cv_agent_config *config;
     struct cv_log *log;
-    const char *token_env;     /* CULVERT_TOKEN; NULL without */
+    const char *token_env; /* CULVERT_TOKEN; NULL without */
+    struct cv_access_token_state *token_state;
     struct cv_tls_client *tls; /* NULL: plain, loopback only */
     char *ciphers;             /* comma-separated */
     char *known_hosts;         /* path */
@@ -59,10 +62,27 @@ void cv_access_free_all(struct cv_access **accesses, size_t count); /* nulls; ta
 /* The first of those that are preferred to the others. `count` > 0. */
 const struct cv_access *cv_access_preferred(const struct cv_access *accesses, size_t count);
 
-/* Appends the token: CULVERT_TOKEN, else what the token file holds now. CV_AUTH_MISSING with what
- * to do, CV_AUTH_MALFORMED, CV_IO, CV_CONFIG. The caller wipes `out`. */
+/* Appends the token: CULVERT_TOKEN, else what the token file holds now, else what token_command
+ * said last; CV_AGAIN when that has to be run first (cv_access_keep_token). CV_AUTH_MISSING with
+ * what to do, CV_AUTH_MALFORMED, CV_IO, CV_CONFIG. The caller wipes `out`. */
 struct cv_status cv_access_token(const struct cv_access *access, struct cv_buf *out,
                                  struct cv_error *error);
+
+/* Where tokens come from: the file, NULL when it is not used; the command. */
+const char *cv_access_token_file(const struct cv_access *access);
+bool cv_access_uses_command(const struct cv_access *access);
+
+/* Keeps what token_command has printed. CV_AUTH_MISSING, CV_AUTH_MALFORMED: that is no token, the
+ * one before is gone. */
+struct cv_status cv_access_keep_token(const struct cv_access *access, struct cv_slice printed,
+                                      struct cv_error *error);
+struct cv_slice cv_access_kept_token(const struct cv_access *access);
+/* The relay has refused it: the command is run again for the next dial. */
+void cv_access_forget_token(const struct cv_access *access);
+
+/* SHA-256 of the token that a link was dialled with last. */
+void cv_access_note_dialed(const struct cv_access *access, struct cv_slice token);
+void cv_access_dialed_hash(const struct cv_access *access, uint8_t out[32]);
 
 /* Whether the relay may have this host key: the fingerprint from the configuration, else
  * known_hosts, where a new one is pinned. CV_HOST_KEY with what to do, or as cv_known_hosts_check.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Happy path: cv_dialer_start → on_dialed → request written → on_data: 101 → finish.
- * Ways it fails: the dial (name, TCP, proxy, TLS); a refusal; the connection ends; time is over;
- * cancelled.
+ * Happy path: cv_dialer_start (→ token_command → on_command) → on_dialed → request written →
+ * on_data: 101 → finish. Ways it fails: the dial (name, TCP, proxy, TLS); a refusal; the connection
+ * ends; time is over; cancelled.
  */
 #include "agent/dialer.h"
 
@@ -10,6 +10,7 @@
 #include "agent/upgrade.h"
 #include "base/digest.h"
 #include "config/agent_config.h"
+#include "net/command.h"
 #include "net/conn.h"
 #include "net/dial.h"
 #include "net/worker.h"
@@ -26,6 +27,7 @@ struct cv_dialer {
     unsigned rounds;
     cv_dialer_on_done *on_done;
     void *arg;
+    struct cv_command *command; /* token_command, while it runs */
     struct cv_dial *dial;
     struct cv_conn *conn;
     struct cv_upgrade upgrade;
@@ -46,6 +48,7 @@ static void dialer_free(struct cv_dialer *dialer)
 {
     cv_worker_timer_stop(dialer->worker, &dialer->timer);
     cv_dial_cancel(&dialer->dial);
+    cv_command_cancel(&dialer->command);
     if (dialer->has_upgrade)
         cv_upgrade_done(&dialer->upgrade);
     if (dialer->conn)
@@ -74,6 +77,8 @@ static void finish(struct cv_dialer *dialer, struct cv_status status, const stru
         result.conn = dialer->conn;
         result.answer = &answer;
         dialer->conn = NULL;
+    } else if (cv_status_category(status.id) == CV_CATEGORY_AUTHENTICATION) {
+        cv_access_forget_token(dialer->access);
     }
     /* `early` points into bytes that the connection handed out for this turn. */
     dialer_free(dialer);
@@ -153,10 +158,10 @@ static void on_dialed(void *arg, const struct cv_dial_result *result)
 
 /* ---- life ---- */
 
-static struct cv_status prepare(struct cv_dialer *dialer, struct cv_error *error)
+static struct cv_status dial(struct cv_dialer *dialer, struct cv_error *error)
 {
     const struct cv_access *access = dialer->access;
-    CV_RETURN_IF_ERROR(cv_access_token(access, &dialer->token, error));
+    cv_access_note_dialed(access, cv_buf_slice(&dialer->token));
     struct cv_proxy_settings settings = {.url = access->config->proxy};
     CV_RETURN_IF_ERROR(cv_proxy_choose(&settings, access->tls != NULL, access->host, access->port,
                                        &dialer->proxy, error));
@@ -173,6 +178,35 @@ static struct cv_status prepare(struct cv_dialer *dialer, struct cv_error *error
         .hint = dialer->has_hint ? &dialer->hint : NULL,
     };
     return cv_dial_start(dialer->worker, &options, on_dialed, dialer, &dialer->dial, error);
+}
+
+static void on_command(void *arg, const struct cv_command_result *result)
+{
+    struct cv_dialer *dialer = arg;
+    struct cv_error error = {0};
+    struct cv_status status = cv_ok();
+    dialer->command = NULL;
+    if (!cv_is_ok(result->status))
+        status = cv_fail(&error, CV_AUTH_MISSING, "token_command: %.200s", result->error->detail);
+    if (cv_is_ok(status))
+        status = cv_access_keep_token(dialer->access, result->output, &error);
+    if (cv_is_ok(status))
+        status = cv_access_token(dialer->access, &dialer->token, &error);
+    if (cv_is_ok(status))
+        status = dial(dialer, &error);
+    if (!cv_is_ok(status))
+        finish(dialer, status, &error, cv_slice(NULL, 0));
+}
+
+static struct cv_status prepare(struct cv_dialer *dialer, struct cv_error *error)
+{
+    const struct cv_access *access = dialer->access;
+    struct cv_status status = cv_access_token(access, &dialer->token, error);
+    if (status.id == CV_AGAIN)
+        return cv_command_start(dialer->worker, access->config->token_command,
+                                CV_ACCESS_TOKEN_MAX + 64, CV_ACCESS_COMMAND_MS, on_command, dialer,
+                                &dialer->command, error);
+    return cv_is_ok(status) ? dial(dialer, error) : status;
 }
 
 struct cv_status cv_dialer_start(struct cv_worker *worker, const struct cv_access *access,

@@ -236,6 +236,7 @@ static void on_link_up(void *arg)
     cv_log(u->options.log, CV_LOG_INFO, "agent", "link_up", "connected to the relay",
            CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts),
            CV_F_UINT("setupMs", now_ms - u->began_ms));
+    cv_renewal_start(&u->renewal, u->link);
     u->ops->on_up(u->arg, u->link);
 }
 
@@ -256,6 +257,8 @@ static void on_reply(void *arg, uintptr_t cookie, bool is_success)
 static void on_control(void *arg, const struct cv_link_control *control)
 {
     struct cv_uplink *u = arg;
+    if (control->type == CV_LINK_NOTICE)
+        cv_renewal_on_notice(&u->renewal, control);
     if (u->ops->on_control)
         u->ops->on_control(u->arg, control);
 }
@@ -410,6 +413,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     bool is_closing = is_state(u, CLOSING);
     u->replayed_bytes += cv_link_replayed_bytes(u->link);
     u->link = NULL;
+    cv_renewal_stop(&u->renewal);
     cv_dialer_cancel(&u->dialer);
     if (u->host_key.id != CV_OK) {
         why = cv_status(u->host_key.id);
@@ -527,6 +531,7 @@ struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_
     u->fsm.arg = u;
     cv_backoff_init(&u->backoff, config->reconnect_initial_ms, config->reconnect_max_ms,
                     cv_worker_now_ms(worker));
+    cv_renewal_init(&u->renewal, worker, options->access, options->log);
     cv_timer_init(&u->timer, try_now, u);
     cv_defer_init(&u->ending, on_ending, u);
     u->state_ms = cv_worker_now_ms(worker);
@@ -569,6 +574,7 @@ void cv_uplink_free(struct cv_uplink **uplink)
         return;
     cv_worker_timer_stop(u->worker, &u->timer);
     cv_defer_cancel(&u->ending);
+    cv_renewal_stop(&u->renewal);
     cv_dialer_cancel(&u->dialer);
     free(u);
 }

@@ -6,6 +6,7 @@
 #ifndef CV_AGENT_UPLINK_PRIVATE_H
 #define CV_AGENT_UPLINK_PRIVATE_H
 
+#include "agent/renewal.h"
 #include "agent/uplink.h"
 #include "base/fsm.h"
 #include "flow/backoff.h"
@@ -41,6 +42,7 @@ struct cv_uplink {
     struct cv_link *link;
     struct cv_backoff backoff;
     struct cv_timer timer;
+    struct cv_renewal renewal; /* of the link's token */
     struct cv_defer ending; /* on_ended, never from inside a call */
     uint64_t attempts;      /* since the start */
     uint64_t retry_after_ms;

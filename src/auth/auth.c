@@ -76,6 +76,7 @@ const char *cv_auth_result_name(enum cv_status_id id)
     } names[] = {
         {CV_OK, "ok"},
         {CV_AUTH_EXPIRED, "expired"},
+        {CV_AUTH_REVOKED, "revoked"},
         {CV_AUTH_NOT_YET_VALID, "not_yet_valid"},
         {CV_AUTH_BAD_SIGNATURE, "bad_signature"},
         {CV_AUTH_WRONG_AUDIENCE, "wrong_audience"},

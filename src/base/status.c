@@ -52,6 +52,7 @@ struct status_row {
 #define CODE_30 "TUNNEL_030"
 #define CODE_31 "TUNNEL_031"
 #define CODE_32 "TUNNEL_032"
+#define CODE_36 "TUNNEL_036"
 
 static const struct status_row rows[CV_STATUS_COUNT] = {
 #define CV_STATUS_ROW(name, category, code, http, ws, ssh, retry, text, suggestion)                \

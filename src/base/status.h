@@ -44,6 +44,8 @@
       "Check the clocks of both machines.")                                                         \
     X(AUTH_EXPIRED, AUTHENTICATION, 3, 401, 4401, 14, false, "token expired",                       \
       "Get a fresh token.")                                                                         \
+    X(AUTH_REVOKED, AUTHENTICATION, 36, 401, 4402, 14, false, "token revoked",                      \
+      "Get a fresh token, if you are still permitted to.")                                          \
     X(UNAVAILABLE, SERVER, 4, 503, 1013, 2, true, "server unavailable", "Try again in a moment.")   \
     X(BREAKER_IS_OPEN, SERVER, 4, 503, 1013, 2, true, "the service of this tunnel fails, requests rest for a while", \
       "Look at the service; Retry-After says when it is tried again.")                              \

@@ -52,6 +52,10 @@
     X(weight, "weight", INT, "1", CV_RANGE(1, 100), NULL, 0,                                       \
       "Among relays of the same priority: this one is chosen so many times as often as one "       \
       "with 1.", "10")                                                                             \
+    X(token_command, "token_command", STRING, "", CV_ANY, NULL, 0,                                 \
+      "A line for /bin/sh that prints the token, run again when the relay says that the token "    \
+      "will expire, or has refused it. CULVERT_TOKEN and token_file go before it.",                \
+      "vault read -field=token culvert/agent")                                                     \
     X(ca_file, "ca_file", PATH, "", CV_ANY, NULL, 0,                                               \
       "Authorities that this relay's certificate may come from, instead of those of `ca_file` "    \
       "beside the list.",                                                                          \
@@ -71,6 +75,10 @@
     X(token_file, "token_file", PATH, "", CV_ANY, NULL, 0,                                         \
       "File with the token, read again when it changes. CULVERT_TOKEN goes before it.",            \
       "/run/secrets/culvert-token")                                                                \
+    X(token_command, "token_command", STRING, "", CV_ANY, NULL, 0,                                 \
+      "A line for /bin/sh that prints the token, run again when the relay says that the token "    \
+      "will expire, or has refused it. CULVERT_TOKEN and token_file go before it.",                \
+      "vault read -field=token culvert/agent")                                                     \
     X(ca_file, "ca_file", PATH, "", CV_ANY, NULL, 0,                                               \
       "Authorities in PEM that the relay's certificate may come from, instead of the system's.",   \
       "/etc/culvert/ca.pem")                                                                       \

@@ -102,6 +102,11 @@
       "AUTH_TOKEN_CACHE_TTL", 0,                                                                   \
       "How long a verified token is remembered, never past its expiry; 0 verifies each time.",     \
       "1m")                                                                                        \
+    X(auth_expiry_grace_ms, "auth.expiry_grace", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, \
+      0,                                                                                           \
+      "Requests that are under way when the token of their agent's link expires may take so long " \
+      "to end; new ones are refused. Then the link is closed.",                                    \
+      "5m")                                                                                        \
     X(auth_jwks_refresh_ms, "auth.jwks_refresh", DURATION, "10m",                                  \
       CV_RANGE(10 * CV_SECONDS, 1 * CV_DAYS), NULL, 0,                                             \
       "How often the keys are fetched again.", "1h")                                               \

@@ -45,6 +45,9 @@ void cv_consumer_accept_back(struct cv_relay_worker *worker, struct cv_conn *con
 /* The relay stops: idle connections close at once, busy ones after their response. */
 void cv_consumer_drain_all(struct cv_relay_worker *worker);
 
+/* Requests under way whose token is revoked end, with an error or cut. */
+void cv_consumer_check_revoked_all(struct cv_relay_worker *worker);
+
 /* Closes all, whatever they do. */
 void cv_consumer_close_all(struct cv_relay_worker *worker);
 

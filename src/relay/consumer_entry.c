@@ -7,6 +7,7 @@
 #include "net/conn.h"
 #include "proto/ssh/ssh.h"
 #include "relay/consumer_private.h"
+#include "relay/revocation.h"
 #include "telemetry/log.h"
 #include "transport/link.h"
 
@@ -163,6 +164,17 @@ void cv_consumer_drain_all(struct cv_relay_worker *worker)
         /* Who has just connected is about to ask, and would not expect to be turned away. */
         if (c->state.state == CONSUMER_READING && cv_http_parser_is_idle(c->parser) && c->has_asked)
             consumer_request_done(c, false);
+    }
+}
+
+void cv_consumer_check_revoked_all(struct cv_relay_worker *worker)
+{
+    struct cv_consumer *c, *next;
+    DL_FOREACH_SAFE(worker->consumers, c, next)
+    {
+        bool is_busy = c->state.state == CONSUMER_EXCHANGE || c->state.state == CONSUMER_TUNNEL;
+        if (is_busy && cv_revocations_cover(worker->relay->revocations, c->x.identity))
+            exchange_fail(c, CV_AUTH_REVOKED, CV_HOP_RELAY, NULL);
     }
 }
 

@@ -159,8 +159,8 @@ static struct entry *find_entry(const struct user *user, struct cv_slice name)
     return entry;
 }
 
-/* A link that waits for a new socket comes last. Otherwise the publisher on the caller's own worker
- * wins, since nothing has to move; then the least busy. */
+/* A link whose token has ended comes last, before it one that waits for a new socket. Otherwise the
+ * publisher on the caller's own worker wins, since nothing has to move; then the least busy. */
 static const struct publisher *choose(const struct entry *entry, unsigned prefer_worker)
 {
     const struct publisher *best = &entry->publishers[0];
@@ -170,6 +170,7 @@ static const struct publisher *choose(const struct entry *entry, unsigned prefer
         unsigned cost = 2 * cv_session_load(p->session);
         cost += cv_session_worker_index(p->session) != prefer_worker;
         cost += cv_session_is_reachable(p->session) ? 0 : UNREACHABLE_COST;
+        cost += cv_session_is_entitled(p->session, 0) ? 0 : 2 * UNREACHABLE_COST;
         if (cost < best_cost) {
             best = p;
             best_cost = cost;

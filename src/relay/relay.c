@@ -24,6 +24,7 @@
 #include "relay/keys.h"
 #include "relay/limits.h"
 #include "relay/registry.h"
+#include "relay/revocation.h"
 #include "relay/session_private.h"
 #include "relay/sockets.h"
 #include "relay/takeover.h"
@@ -69,6 +70,42 @@ static void give_memory_back(struct cv_relay_worker *worker, uint64_t now_ms)
     (void)malloc_trim(0);
 }
 
+static void on_revoked(void *arg)
+{
+    struct cv_relay_worker *worker = arg;
+    struct cv_session *session, *next;
+    atomic_store(&worker->is_revoked_mailed, false);
+    DL_FOREACH_SAFE(worker->sessions, session, next)
+    cv_session_check_revoked(session);
+    cv_consumer_check_revoked_all(worker);
+}
+
+void cv_relay_apply_revocations(struct cv_relay *relay)
+{
+    for (unsigned i = 0; i < relay->worker_count; i++) {
+        struct cv_relay_worker *worker = &relay->workers[i];
+        if (atomic_exchange(&worker->is_revoked_mailed, true))
+            continue;
+        cv_mail_init(&worker->revoked_mail, on_revoked, worker);
+        if (!cv_worker_post(worker->worker, &worker->revoked_mail))
+            atomic_store(&worker->is_revoked_mailed, false);
+    }
+}
+
+/* Another relay may have written the file, such as one that takes over from this one. */
+static void refresh_revocations(struct cv_relay_worker *worker)
+{
+    struct cv_relay *relay = worker->relay;
+    struct cv_error error = {0};
+    if (cv_revocations_refresh(relay->revocations, (int64_t)cv_worker_wall_seconds(worker->worker),
+                               &error))
+        cv_relay_apply_revocations(relay);
+    if (error.id != CV_OK)
+        cv_log_limited(relay->log, CV_LOG_WARN, "relay", "revocations_unreadable",
+                       "the file of revocations cannot be read; those known hold",
+                       CV_F_ERROR(&error));
+}
+
 static void on_tick(void *arg)
 {
     struct cv_relay_worker *worker = arg;
@@ -83,6 +120,7 @@ static void on_tick(void *arg)
         cv_registry_expire(relay->registry, now_ms);
     }
     give_memory_back(worker, now_ms);
+    refresh_revocations(worker);
     cv_takeover_tick(relay->takeover);
     (void)cv_log_flush(relay->log);
     (void)cv_worker_timer_start(worker->worker, &worker->tick, RELAY_TICK_MS);
@@ -100,6 +138,7 @@ static struct cv_status open_policy(struct cv_relay *relay, struct cv_error *err
     bool is_configured = c->auth_jwks_url || c->auth_jwks_file || c->auth_secret_file;
     if (!is_configured && relay->is_dev) {
         cv_dev_policy_init(policy);
+        policy->skew_s = (int64_t)(c->auth_clock_skew_ms / 1000);
         return cv_ok();
     }
     cv_auth_policy_init(policy);
@@ -192,19 +231,35 @@ static unsigned worker_count(const struct cv_relay_config *config)
     return count < CV_RELAY_WORKERS_MAX ? count : CV_RELAY_WORKERS_MAX;
 }
 
-/* audit-ADDRESS.jsonl in the state folder: many relays may share that. */
+/* KIND-ADDRESS.SUFFIX in the state folder: many relays may share that. */
+static struct cv_status own_path(const struct cv_relay *relay, const char *state_dir,
+                                 const char *kind, const char *suffix, char *path, size_t cap,
+                                 struct cv_error *error)
+{
+    const struct cv_relay_config *c = relay->config;
+    char name[320];
+    (void)snprintf(name, sizeof name, "%s-%s.%s", kind,
+                   c->listen.count ? c->listen.items[0] : "none", suffix);
+    return cv_state_dir_path(state_dir, name, path, cap, error);
+}
+
+static struct cv_status open_revocations(struct cv_relay *relay, const char *state_dir,
+                                         struct cv_error *error)
+{
+    char path[4096];
+    CV_RETURN_IF_ERROR(own_path(relay, state_dir, "revocations", "json", path, sizeof path, error));
+    return cv_revocations_new(path, (int64_t)time(NULL), &relay->revocations, error);
+}
+
 static struct cv_status audit_path(const struct cv_relay *relay, const char *state_dir, char *path,
                                    size_t cap, struct cv_error *error)
 {
     const struct cv_relay_config *c = relay->config;
-    char name[320];
     if (c->audit_file)
         return cv_slice_to_str(cv_slice_str(c->audit_file), path, cap)
                    ? cv_ok()
                    : cv_fail(error, CV_CONFIG, "audit.file: the path is too long");
-    (void)snprintf(name, sizeof name, "audit-%s.jsonl",
-                   c->listen.count ? c->listen.items[0] : "none");
-    return cv_state_dir_path(state_dir, name, path, cap, error);
+    return own_path(relay, state_dir, "audit", "jsonl", path, cap, error);
 }
 
 static unsigned audit_classes(const struct cv_relay_config *config)
@@ -292,6 +347,7 @@ static void relay_free(struct cv_relay *relay)
     free(relay->sockets);
     cv_registry_free(&relay->registry);
     cv_limits_free(&relay->limits);
+    cv_revocations_free(&relay->revocations);
     cv_keysource_free(&relay->keys);
     cv_tls_server_free(&relay->tls);
     cv_ssh_host_key_free(&relay->host_key);
@@ -319,6 +375,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
         CV_RETURN_IF_ERROR(
             cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
     CV_RETURN_IF_ERROR(open_audit(relay, state_dir, error));
+    CV_RETURN_IF_ERROR(open_revocations(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
     relay->agents_due_ms = cv_worker_now_ms(relay->workers[0].worker) + agent_return_ms(relay);
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));

@@ -24,6 +24,7 @@ struct cv_listener;
 struct cv_log;
 struct cv_registry;
 struct cv_relay_config;
+struct cv_revocations;
 struct cv_session;
 struct cv_ssh_host_key;
 struct cv_takeover;
@@ -50,6 +51,7 @@ struct cv_relay {
     struct cv_registry *registry;
     struct cv_limits *limits;
     atomic_uint_least64_t breaker_openings, breaker_rejections; /* since the start */
+    struct cv_revocations *revocations;
     struct cv_keysource *keys;
     struct cv_auth_policy *auth_policy;
     struct cv_ssh_host_key *host_key;
@@ -97,7 +99,8 @@ struct cv_relay_worker {
     uint64_t expire_due_ms;
     uint64_t trim_due_ms; /* when memory may be given back next */
     unsigned crowd;       /* the most connections since it was */
-    struct cv_mail notice_mail, drain_mail, close_mail;
+    struct cv_mail notice_mail, drain_mail, close_mail, revoked_mail;
+    atomic_bool is_revoked_mailed; /* revoked_mail is on its way */
     bool is_running;
 };
 
@@ -131,6 +134,11 @@ struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_
 
 /* Any thread. */
 struct cv_relay_counts cv_relay_count(const struct cv_relay *relay);
+
+/* Ends links and requests whose tokens have been revoked, on all workers, soon. Any worker's
+ * thread.
+ */
+void cv_relay_apply_revocations(struct cv_relay *relay);
 
 /* The port of the first listener. */
 unsigned cv_relay_port(const struct cv_relay *relay);

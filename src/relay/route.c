@@ -16,6 +16,7 @@
 #include "proto/ws/ws_handshake.h"
 #include "relay/consumer_private.h"
 #include "relay/keys.h"
+#include "relay/revocation.h"
 #include "relay/session.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
@@ -136,12 +137,10 @@ static bool authenticate(struct cv_consumer *c)
     struct cv_relay *relay = c->worker->relay;
     struct cv_slice token;
     struct cv_error error = {0};
-    if (c->owner) {
+    struct cv_status status = c->owner ? cv_ok() : find_token(c, &token);
+    if (c->owner)
         c->x.identity = cv_identity_ref(c->owner);
-        return true;
-    }
-    struct cv_status status = find_token(c, &token);
-    if (cv_is_ok(status))
+    else if (cv_is_ok(status))
         status = cv_auth_check(relay->auth_policy, relay->keys, c->worker->tokens, token,
                                (int64_t)cv_worker_wall_seconds(c->worker->worker),
                                consumer_now_ms(c), &c->x.identity, &error);
@@ -157,10 +156,15 @@ static bool authenticate(struct cv_consumer *c)
             return false;
         }
     }
+    if (cv_is_ok(status) && cv_revocations_cover(relay->revocations, c->x.identity)) {
+        status = cv_status(CV_AUTH_REVOKED);
+        cv_identity_unref(&c->x.identity);
+    }
     /* Only who asks for a link that is there has not been counted yet. */
     if (!cv_is_ok(status) && !source_admit(c, CV_LIMIT_UPGRADES))
         return false;
-    log_auth(c, status, error.detail);
+    if (!c->owner)
+        log_auth(c, status, error.detail);
     if (cv_is_ok(status))
         return true;
     if (source_hold_back(c, status))
@@ -518,6 +522,12 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
         /* Whether the agent would have come is not known where the relay stops first. */
         bool is_cut = c->agent_due_ms && consumer_now_ms(c) < c->agent_due_ms;
         problem_answer(c, is_cut ? CV_SHUTTING_DOWN : status.id, CV_HOP_RELAY, NULL, !has_body);
+        return;
+    }
+    if (!cv_session_is_entitled(c->x.route.session,
+                                (int64_t)cv_worker_wall_seconds(c->worker->worker))) {
+        problem_answer(c, CV_AGENT_OFFLINE, CV_HOP_RELAY, "the token of its agent has expired",
+                       !has_body);
         return;
     }
     pass_take(c);

@@ -5,7 +5,7 @@
  * Happy path: cv_session_accept → on_link_up → on_link_request (session_names.c) → streams through
  * the pool → on_link_closed: withdraw, end the pool, give up the references; on the way maybe
  * on_link_detached → cv_session_accept_claim → cv_session_resume. Ways it fails: the token expires
- * (on_expiry); the carrier ends for any reason of transport/link.
+ * (session_token.c); the carrier ends for any reason of transport/link.
  */
 #include "relay/session.h"
 
@@ -126,7 +126,7 @@ static void on_link_stream(void *arg, struct cv_stream *stream, enum cv_stream_k
                            struct cv_slice host, uint32_t port)
 {
     struct cv_session *session = arg;
-    if (kind != CV_STREAM_DIRECT) {
+    if (kind != CV_STREAM_DIRECT || session->grace_due_ms) {
         cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "not here");
         return;
     }
@@ -136,6 +136,10 @@ static void on_link_stream(void *arg, struct cv_stream *stream, enum cv_stream_k
 static void on_link_control(void *arg, const struct cv_link_control *control)
 {
     struct cv_session *session = arg;
+    if (control->type == CV_LINK_TOKEN) {
+        session_on_token(session, control->token);
+        return;
+    }
     if (control->type == CV_LINK_EVENT && strcmp(control->code, "moved") == 0 &&
         !session->has_moved) {
         session->has_moved = true;
@@ -148,20 +152,6 @@ static void on_link_control(void *arg, const struct cv_link_control *control)
 }
 
 /* ---- without a socket for a while ---- */
-
-static void on_expiry(void *arg)
-{
-    struct cv_session *session = arg;
-    cv_session_close(session, cv_status(CV_AUTH_EXPIRED), "the token has expired");
-}
-
-static void arm_expiry(struct cv_session *session)
-{
-    int64_t left_s =
-        session->identity->valid_until_s - (int64_t)cv_worker_wall_seconds(session->worker->worker);
-    uint64_t left_ms = left_s > 0 ? (uint64_t)left_s * 1000 : 1;
-    (void)cv_worker_timer_start(session->worker->worker, &session->expiry, left_ms);
-}
 
 static void on_link_detached(void *arg, struct cv_status why, const struct cv_error *error)
 {
@@ -197,14 +187,6 @@ struct cv_status cv_session_accept_claim(struct cv_session *session,
     return cv_ok();
 }
 
-static void take_identity(struct cv_session *session, struct cv_identity *identity)
-{
-    cv_identity_unref(&session->identity);
-    session->identity = cv_identity_ref(identity);
-    session_take_rights(session);
-    arm_expiry(session);
-}
-
 static void audit_link(struct cv_session *session, enum cv_audit_event event,
                        const struct cv_addr *peer)
 {
@@ -237,7 +219,7 @@ struct cv_status cv_session_resume(struct cv_session *session, const struct cv_l
            CV_F_UINT("detachedMs", paused_ms), CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("counter", claim->counter));
     audit_link(session, CV_AUDIT_RESUME, cv_conn_peer_addr(conn));
-    take_identity(session, identity);
+    session_take_identity(session, identity);
     session_say_again(session);
     cv_pool_on_capacity(&session->pool);
     return cv_ok();
@@ -342,7 +324,7 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     memcpy(session->agent_id, agent_id ? agent_id : link_id, sizeof session->agent_id);
     (void)snprintf(session->user_id, sizeof session->user_id, "%.63s", identity->subject);
     cv_pool_init(&session->pool, session);
-    cv_timer_init(&session->expiry, on_expiry, session);
+    cv_timer_init(&session->expiry, session_on_expiry, session);
     struct cv_link_options options = link_options(
         worker->relay, cv_limits_tier(worker->relay->limits, identity)->links, is_culvert, link_id);
     struct cv_addr peer = *cv_conn_peer_addr(conn);
@@ -359,6 +341,6 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     (void)atomic_fetch_add_explicit(&worker->session_count, 1, memory_order_relaxed);
     audit_link(session, CV_AUDIT_CONNECT, &peer);
     session->source = source;
-    arm_expiry(session);
+    session_take_identity(session, identity);
     return cv_ok();
 }

@@ -52,6 +52,12 @@ uint64_t cv_session_detached_since_ms(const struct cv_session *session); /* 0: i
 /* How long it has been so, in sum, up to `now_ms`: timers of requests rest for that time. */
 uint64_t cv_session_paused_ms(const struct cv_session *session, uint64_t now_ms);
 
+/* Whether the link's token holds at the Unix time `now_s`; without one that does, no request goes
+ * over it. Any thread. */
+bool cv_session_is_entitled(const struct cv_session *session, int64_t now_s);
+/* Own worker only: the link ends, and new requests do at once, if its token is revoked. */
+void cv_session_check_revoked(struct cv_session *session);
+
 /* Own worker only. A link that was lost is taken up again: first the claim is checked, which leaves
  * the link as it was unless it holds (CV_RESUME_UNKNOWN, CV_RESUME_CONFLICT, CV_RESUME_PROOF),
  * then, with *received and `proof` written into the 101, the connection is handed over together

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What session.c (a link's life), session_names.c (what it publishes) and pool.c (its streams)
- * share. Nobody else includes this.
+ * What session.c (a link's life), session_names.c (what it publishes), session_token.c (whose it
+ * is, and for how long) and pool.c (its streams) share. Nobody else includes this.
  */
 #ifndef CV_RELAY_SESSION_PRIVATE_H
 #define CV_RELAY_SESSION_PRIVATE_H
@@ -37,6 +37,7 @@ struct cv_session {
     atomic_uint_least64_t detached_total_ms; /* before that */
     atomic_uint waiting;                     /* requests in the pool's queue … */
     atomic_uint_least64_t turn_ms;           /* … one of which goes on about so often */
+    atomic_int_least64_t token_until_s;      /* Unix time; 0: it holds no more */
     struct cv_user_key user_key;
     unsigned worker_index;
     uint8_t agent_id[CV_AGENT_ID_LEN];
@@ -57,10 +58,21 @@ struct cv_session {
     bool is_withdrawn;              /* for good */
     struct cv_bucket_entry *source; /* counts the link; NULL: it is not counted */
     uint64_t since_ms;
-    struct cv_timer expiry; /* the token's end */
-    char user_id[64];       /* for logs: the subject, cut */
+    struct cv_timer expiry;    /* what is next in the token's life */
+    uint64_t grace_due_ms;     /* the token has ended, the link does then; 0: it holds */
+    uint64_t token_offered_ms; /* by the agent, last */
+    char user_id[64];          /* for logs: the subject, cut */
     struct cv_session *prev, *next;
 };
+
+/* ---- session_token.c ---- */
+
+/* The identity that the link acts for from now on, and its rights; sets the timers of its token. */
+void session_take_identity(struct cv_session *session, struct cv_identity *identity);
+/* Timer of the token: tells the agent in time, ends new requests, then the link. */
+void session_on_expiry(void *arg);
+/* The agent hands in a fresh token. */
+void session_on_token(struct cv_session *session, const char *token);
 
 /* ---- session_names.c ---- */
 
