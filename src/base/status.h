@@ -108,6 +108,8 @@
       "Use the method that the documentation names.")                                               \
     X(NOT_FOUND, PROTOCOL, 16, 404, 4404, 2, false, "nothing here",                                 \
       "Tunnels are at /t/<tunnel>/.")                                                               \
+    X(UNPROCESSABLE, PROTOCOL, 16, 422, 1002, 2, false, "the request cannot be carried out",        \
+      "Look at `detail`, and at docs/openapi.yaml.")                                                \
     X(EXPECTATION, PROTOCOL, 16, 417, 1002, 2, false, "expectation cannot be met",                  \
       "Only `Expect: 100-continue` is known.")                                                      \
     X(NOT_IMPLEMENTED, PROTOCOL, 16, 501, 1002, 2, false, "transfer coding not supported",          \
@@ -143,6 +145,8 @@
     X(BAD_RESPONSE, SERVER, 27, 502, 1011, 11, false, "the service's answer is not valid HTTP",     \
       "Check that the tunnel leads to an HTTP service.")                                            \
     X(LINK_LOST, NETWORK, 28, 502, 1006, 10, true, "the link to the agent was lost",                \
+      "Ask again; the agent comes back by itself.")                                                 \
+    X(LINK_CLOSED, NETWORK, 28, 502, 1000, 11, true, "the link was closed by an operator",          \
       "Ask again; the agent comes back by itself.")                                                 \
     X(RESUME_UNKNOWN, NETWORK, 32, 410, 1006, 10, true, "the link is not known any more",           \
       "The agent connects anew by itself; requests that were on the link have ended.")              \

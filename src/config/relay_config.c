@@ -234,6 +234,30 @@ struct cv_status cv_relay_config_load(const struct cv_config_sources *sources,
     return status;
 }
 
+struct cv_status cv_relay_config_patch(const struct cv_relay_config *old,
+                                       const struct cv_override *overrides, size_t count,
+                                       bool is_dev, struct cv_relay_config **config,
+                                       struct cv_problems *problems)
+{
+    size_t before = problems->count + problems->unlisted;
+    struct cv_config_sources sources = {
+        .overrides = overrides, .override_count = count, .is_dev = is_dev};
+    struct cv_relay_config *loaded = calloc(1, sizeof *loaded);
+    *config = NULL;
+    if (!loaded)
+        return cv_status(CV_NO_MEMORY);
+    struct cv_status status =
+        cv_settings_patch(&cv_relay_schema, old, loaded, overrides, count, problems);
+    if (cv_is_ok(status) || status.id == CV_CONFIG)
+        check_all(&(struct check){loaded, &sources, problems});
+    if (cv_is_ok(status) && problems->count + problems->unlisted > before)
+        status = cv_status(CV_CONFIG);
+    if (!cv_is_ok(status))
+        cv_relay_config_free(&loaded);
+    *config = loaded;
+    return status;
+}
+
 void cv_relay_config_free(struct cv_relay_config **config)
 {
     if (!*config)

@@ -103,7 +103,7 @@
       "How long a verified token is remembered, never past its expiry; 0 verifies each time.",     \
       "1m")                                                                                        \
     X(auth_expiry_grace_ms, "auth.expiry_grace", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, \
-      0,                                                                                           \
+      CV_SETTING_RUNTIME,                                                                          \
       "Requests that are under way when the token of their agent's link expires may take so long " \
       "to end; new ones are refused. Then the link is closed.",                                    \
       "5m")                                                                                        \
@@ -121,16 +121,16 @@
     X(ssh_host_key_file, "ssh.host_key_file", PATH, "", CV_ANY, NULL, 0,                           \
       "Ed25519 host key; without it one is made in the state folder at first start.",              \
       "/etc/culvert/host_key")                                                                     \
-    X(ssh_max_channels, "ssh.max_channels", INT, "10", CV_RANGE(1, 1000), "SSH_MAX_CHANNELS", 0,   \
+    X(ssh_max_channels, "ssh.max_channels", INT, "10", CV_RANGE(1, 1000), "SSH_MAX_CHANNELS", CV_SETTING_RUNTIME, \
       "Streams that may be open at once on a link; further requests wait.", "50")                  \
     X(ssh_keepalive_interval_ms, "ssh.keepalive_interval", DURATION, "60s",                        \
-      CV_RANGE(0, 1 * CV_HOURS), "SSH_KEEPALIVE_INTERVAL", 0,                                      \
+      CV_RANGE(0, 1 * CV_HOURS), "SSH_KEEPALIVE_INTERVAL", CV_SETTING_RUNTIME,                     \
       "A keep-alive is sent after this much silence; 0 sends none.", "30s")                        \
     X(ssh_rekey_bytes, "ssh.rekey_bytes", SIZE, "1GiB", CV_RANGE(16 * CV_KIB, 64 * CV_GIB), NULL,  \
-      0,                                                                                           \
+      CV_SETTING_RUNTIME,                                                                          \
       "Keys are exchanged anew after so many bytes.", "4GiB")                                      \
     X(ssh_rekey_interval_ms, "ssh.rekey_interval", DURATION, "1h",                                 \
-      CV_RANGE(10 * CV_SECONDS, 7 * CV_DAYS), NULL, 0, "Keys are exchanged anew after this time.", \
+      CV_RANGE(10 * CV_SECONDS, 7 * CV_DAYS), NULL, CV_SETTING_RUNTIME, "Keys are exchanged anew after this time.", \
       "4h")                                                                                        \
     X(ssh_compression, "ssh.compression", BOOL, "false", CV_ANY, "SSH_COMPRESSION", 0,             \
       "Offer zlib@openssh.com. Costs more CPU than it saves on most networks.", "true")            \
@@ -140,35 +140,35 @@
       "aes256-gcm@openssh.com")                                                                    \
     X(ssh_kex, "ssh.kex", LIST, "curve25519-sha256,curve25519-sha256@libssh.org",                  \
       CV_CHOICES(CV_SSH_KEX), "SSH_KEX_ALGORITHMS", 0,                                             \
-      "Key exchange methods; both names mean the same one.",                                                \
+      "Key exchange methods; both names mean the same one.",                                       \
       "curve25519-sha256")                                                                         \
-    X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,   \
+    X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, CV_SETTING_RUNTIME, \
       "Receive window of a stream: what may wait for a slow reader.", "4MiB")                      \
     X(ssh_handshake_timeout_ms, "ssh.handshake_timeout", DURATION, "20s",                          \
-      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                           \
+      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, CV_SETTING_RUNTIME,                          \
       "The key exchange and login must be done in this time.", "10s")                              \
     X(ws_ping_interval_ms, "ws.ping_interval", DURATION, "30s",                                    \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), "WS_PING_INTERVAL", 0,                            \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), "WS_PING_INTERVAL", CV_SETTING_RUNTIME,           \
       "A ping is sent after this much silence.", "15s")                                            \
     X(ws_pong_timeout_ms, "ws.pong_timeout", DURATION, "15s",                                      \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), "WS_PONG_TIMEOUT", 0,                             \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), "WS_PONG_TIMEOUT", CV_SETTING_RUNTIME,            \
       "A link that stays silent this long after a ping is dead.", "5s")                            \
     X(ws_max_frame_bytes, "ws.max_frame_size", SIZE, "1MiB", CV_RANGE(64 * CV_KIB, 64 * CV_MIB),   \
-      "WS_MAX_FRAME_SIZE", 0, "Larger frames are refused with close code 1009.", "256KiB")         \
+      "WS_MAX_FRAME_SIZE", CV_SETTING_RUNTIME, "Larger frames are refused with close code 1009.", "256KiB") \
     X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
-      NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
+      NULL, CV_SETTING_RUNTIME, "What is kept of a link until the other side has acknowledged it.", "8MiB") \
     X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \
-      NULL, 0,                                                                                     \
+      NULL, CV_SETTING_RUNTIME,                                                                    \
       "A link whose connection was lost waits so long for its agent before everything on it ends;" \
       " 0 does not wait.",                                                                         \
       "5m")                                                                                        \
     X(timers_first_byte_ms, "timers.first_byte", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL,  \
-      0,                                                                                           \
+      CV_SETTING_RUNTIME,                                                                          \
       "The service must begin to answer in this time; 0 waits for ever. Presets have their own.",  \
       "2m")                                                                                        \
-    X(timers_idle_ms, "timers.idle", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL, 0,           \
+    X(timers_idle_ms, "timers.idle", DURATION, "30s", CV_RANGE(0, 1 * CV_DAYS), NULL, CV_SETTING_RUNTIME, \
       "An answer that stops for this long is cut; 0 never. Presets have their own.", "5m")         \
-    X(timers_total_ms, "timers.total", DURATION, "0", CV_RANGE(0, 7 * CV_DAYS), NULL, 0,           \
+    X(timers_total_ms, "timers.total", DURATION, "0", CV_RANGE(0, 7 * CV_DAYS), NULL, CV_SETTING_RUNTIME, \
       "A request may take this long altogether; 0 has no limit.", "30m")                           \
     X(timers_agent_return_ms, "timers.agent_return", DURATION, "10s",                              \
       CV_RANGE(0, 10 * CV_MINUTES), NULL, 0,                                                       \
@@ -181,23 +181,23 @@
       "and total; more counts as this.", "1h")                                                     \
     X(limits_head_bytes, "limits.head_bytes", SIZE, "16KiB", CV_RANGE(1 * CV_KIB, 1 * CV_MIB),     \
       NULL,                                                                                        \
-      0, "A request's line and fields; more is answered 431.", "32KiB")                            \
-    X(limits_line_bytes, "limits.line_bytes", SIZE, "8KiB", CV_RANGE(256, 1 * CV_MIB), NULL, 0,    \
+      CV_SETTING_RUNTIME, "A request's line and fields; more is answered 431.", "32KiB")           \
+    X(limits_line_bytes, "limits.line_bytes", SIZE, "8KiB", CV_RANGE(256, 1 * CV_MIB), NULL, CV_SETTING_RUNTIME, \
       "A request's first line; more is answered 414.", "16KiB")                                    \
-    X(limits_fields, "limits.fields", INT, "100", CV_RANGE(8, 1000), NULL, 0,                      \
+    X(limits_fields, "limits.fields", INT, "100", CV_RANGE(8, 1000), NULL, CV_SETTING_RUNTIME,     \
       "Fields in a request; more are answered 431.", "200")                                        \
-    X(limits_body_bytes, "limits.body_bytes", SIZE, "0", CV_RANGE(0, 1024 * CV_TIB), NULL, 0,      \
+    X(limits_body_bytes, "limits.body_bytes", SIZE, "0", CV_RANGE(0, 1024 * CV_TIB), NULL, CV_SETTING_RUNTIME, \
       "A request's body; more is answered 413. 0 has no limit.", "100MiB")                         \
     X(limits_header_timeout_ms, "limits.header_timeout", DURATION, "10s",                          \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                          \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, CV_SETTING_RUNTIME,                         \
       "A request's head must arrive in this time.", "20s")                                         \
     X(limits_body_idle_timeout_ms, "limits.body_idle_timeout", DURATION, "30s",                    \
-      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                             \
+      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, CV_SETTING_RUNTIME,                            \
       "A consumer that sends or takes nothing for this long in the middle of a request is cut, "   \
       "and one that in ten times this long sends less than 1 KiB or takes less than 16 KiB.",      \
       "60s")                                                                                       \
     X(limits_keepalive_timeout_ms, "limits.keepalive_timeout", DURATION, "75s",                    \
-      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                             \
+      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, CV_SETTING_RUNTIME,                            \
       "A consumer's connection without a request is closed after this time.", "15s")               \
     X(limits_handshake_timeout_ms, "limits.handshake_timeout", DURATION, "10s",                    \
       CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                           \
@@ -242,7 +242,7 @@
       "WebSocket upgrades of agents a minute from one address; 0 has no limit. Links that are "    \
       "resumed do not count, up to 60 times a minute each.", "60")                                 \
     X(limits_ip_connections, "limits.ip.connections", INT, "1024", CV_RANGE(0, 1000000), NULL, 0,  \
-      "Connections at once from one address; 0 has no limit. Those of trusted_proxy do not count.",\
+      "Connections at once from one address; 0 has no limit. Those of trusted_proxy do not count.", \
       "100")                                                                                       \
     X(limits_ip_half_open, "limits.ip.half_open", INT, "256", CV_RANGE(0, 1000000), NULL, 0,       \
       "Connections from one address that have not yet brought a whole request head, TLS included;" \
@@ -261,7 +261,7 @@
     X(tiers, "tiers", RECORDS, "", .record = &cv_tier_schema, NULL, 0,                             \
       "Further tiers; one named free, premium or enterprise stands in for the settings above.",    \
       "")                                                                                          \
-    X(cors_origins, "cors.origins", LIST_ORIGIN, "", CV_ANY, NULL, 0,                              \
+    X(cors_origins, "cors.origins", LIST_ORIGIN, "", CV_ANY, NULL, CV_SETTING_RUNTIME,             \
       "Origins whose web pages may call tunnels and open WebSockets; `*` is any.",                 \
       "https://app.example.org")                                                                   \
     X(queue_size, "queue.size", INT, "100", CV_RANGE(10, 1000), NULL, 0,                           \
@@ -281,7 +281,7 @@
       "How long the relay still accepts connections once it is told to stop, while /readyz says "  \
       "503 and agents are told. Behind a load balancer: longer than that takes to notice.",        \
       "15s")                                                                                       \
-    X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
+    X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, CV_SETTING_RUNTIME, \
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
     X(audit_enabled, "audit.enabled", BOOL, "true", CV_ANY, NULL, 0,                               \
       "Keep an audit log: who connected, asked, was refused, changed what (docs/audit.md).",       \
@@ -304,7 +304,7 @@
       "Renamed files that are kept, the oldest go; 0 keeps all.", "100")                           \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
-      0, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
+      CV_SETTING_RUNTIME, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
     X(log_format, "log.format", ENUM, "auto", CV_CHOICES("auto|json|text"), "LOG_FORMAT", 0,       \
       "One JSON object a line, or text; auto is text on a terminal.", "json")
 /* clang-format on */
@@ -353,5 +353,11 @@ struct cv_status cv_relay_config_load(const struct cv_config_sources *sources,
                                       struct cv_relay_config **config,
                                       struct cv_problems *problems);
 void cv_relay_config_free(struct cv_relay_config **config);
+
+/* A copy of `old` with `overrides` over it, checked as a whole in the same way. */
+struct cv_status cv_relay_config_patch(const struct cv_relay_config *old,
+                                       const struct cv_override *overrides, size_t count,
+                                       bool is_dev, struct cv_relay_config **config,
+                                       struct cv_problems *problems);
 
 #endif

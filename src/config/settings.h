@@ -52,6 +52,7 @@ struct cv_records {
 
 #define CV_SETTING_LIVE 1u     /* SIGHUP applies a new value; without it a restart is needed */
 #define CV_SETTING_SECRET 2u   /* masked wherever it is shown */
+#define CV_SETTING_RUNTIME 8u /* the management API applies a new value at once */
 #define CV_SETTING_REQUIRED 4u /* only in records: each one must have it */
 
 struct cv_setting {
@@ -76,7 +77,13 @@ struct cv_schema {
     size_t origins_offset; /* of its struct cv_origin[count]; records have none */
 };
 
-enum cv_origin_kind { CV_ORIGIN_DEFAULT, CV_ORIGIN_FILE, CV_ORIGIN_ENV, CV_ORIGIN_FLAG };
+enum cv_origin_kind {
+    CV_ORIGIN_DEFAULT,
+    CV_ORIGIN_FILE,
+    CV_ORIGIN_ENV,
+    CV_ORIGIN_FLAG,
+    CV_ORIGIN_API, /* changed while the program runs */
+};
 
 /* Where a value came from. */
 struct cv_origin {
@@ -139,6 +146,12 @@ struct cv_status cv_settings_load_text(const struct cv_schema *schema, void *val
                                        struct cv_slice text, const char *name,
                                        struct cv_problems *problems);
 void cv_settings_done(const struct cv_schema *schema, void *values);
+/* A copy of `from` in `to` (zeroed), with `overrides` over it whose origin is CV_ORIGIN_API.
+ * CV_CONFIG with all that is wrong in `problems`, CV_NO_MEMORY; `to` is for cv_settings_done in
+ * every case. */
+struct cv_status cv_settings_patch(const struct cv_schema *schema, const void *from, void *to,
+                                   const struct cv_override *overrides, size_t count,
+                                   struct cv_problems *problems);
 
 /* The setting of a key, NULL when there is none. */
 const struct cv_setting *cv_settings_find(const struct cv_schema *schema, const char *key);

@@ -73,6 +73,8 @@ static struct cv_status show_origin(const struct cv_setting *setting, struct cv_
         cv_settings_env_name(setting, name);
         return cv_buf_printf(out, " # %s",
                              origin.is_established && setting->env ? setting->env : name);
+    case CV_ORIGIN_API:
+        return cv_buf_append_str(out, " # from the API");
     case CV_ORIGIN_FLAG:
         return cv_buf_append_str(out, " # command line");
     }
@@ -233,9 +235,11 @@ static struct cv_status doc_row(const struct cv_setting *setting, bool has_env, 
             cv_buf_printf(out, "- Environment: `%s`%s%s%s\n", env, setting->env ? ", `" : "",
                           setting->env ? setting->env : "", setting->env ? "`" : ""));
     if (has_env)
-        CV_RETURN_IF_ERROR(
-            cv_buf_printf(out, "- A change takes %s\n",
-                          setting->flags & CV_SETTING_LIVE ? "a SIGHUP" : "a restart"));
+        CV_RETURN_IF_ERROR(cv_buf_printf(out, "- A change takes %s\n",
+                                         setting->flags & CV_SETTING_LIVE ? "a SIGHUP"
+                                         : setting->flags & CV_SETTING_RUNTIME
+                                             ? "a restart, or the management API"
+                                             : "a restart"));
     if (setting->flags & CV_SETTING_SECRET)
         CV_RETURN_IF_ERROR(cv_buf_append_str(out, "- Secret: shown as `***`\n"));
     return cv_buf_append_str(out, "\n");

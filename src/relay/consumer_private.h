@@ -62,6 +62,11 @@ struct exchange {
     uint64_t total_due_ms;
     uint64_t service_paused_ms; /* of the link, when service_due_ms was set … */
     uint64_t total_paused_ms;   /* … and total_due_ms */
+    const struct api_call *api; /* of the management API; NULL: none */
+    struct gather *gather;      /* of api_state.c, under way; NULL: none */
+    char api_arg[40];           /* the last segment of its path, where that varies */
+    bool is_api;                /* its body is the API's */
+    bool is_wrong_method;
     uint64_t body_received;
     uint64_t answered;       /* bytes from the service, its head included */
     const char *method;      /* for the audit log: a literal */
@@ -229,6 +234,19 @@ void pages_diagnostics(struct cv_consumer *c);
  * memory nothing is written, and the peer, which sees no answer, dials again. */
 void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint8_t link_id[16],
                      const char *extra);
+
+/* ---- api.c ---- */
+
+/* Whether the request is for the management API, and which call it is. */
+bool api_find(struct cv_consumer *c);
+/* After authentication: checks the right, then runs the call, or waits for its body. */
+void api_serve(struct cv_consumer *c);
+void api_body(struct cv_consumer *c, struct cv_slice data);
+void api_end(struct cv_consumer *c);
+/* The request has ended, with or without an answer. */
+void api_forget(struct cv_consumer *c);
+/* The Allow field of a 405. */
+void api_allow(const struct cv_consumer *c, char *out, size_t cap);
 
 /* ---- pass.c ---- */
 

@@ -65,6 +65,7 @@ static void release(struct cv_consumer *c, bool is_reusable)
         audit_forward(c);
     }
     x->is_counted = false;
+    api_forget(c);
     cv_http_parser_free(&x->response);
     cv_buf_done(&x->request);
     cv_route_done(&x->route);
@@ -174,6 +175,10 @@ static void check_replay(struct exchange *x)
 void exchange_body(struct cv_consumer *c, struct cv_slice data)
 {
     struct exchange *x = &c->x;
+    if (x->is_api) {
+        api_body(c, data);
+        return;
+    }
     uint64_t max = c->worker->relay->config->limits_body_bytes;
     x->body_received += data.len;
     if (max && x->body_received > max) {
@@ -194,6 +199,10 @@ void exchange_body(struct cv_consumer *c, struct cv_slice data)
 void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *trailers, size_t count)
 {
     struct exchange *x = &c->x;
+    if (x->is_api) {
+        api_end(c);
+        return;
+    }
     x->is_request_whole = true;
     if (x->request_framing == CV_HTTP_CHUNKED &&
         !cv_is_ok(cv_http_write_last_chunk(&x->request, trailers, count))) {
@@ -206,6 +215,8 @@ void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *tra
 void exchange_flush(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
+    if (x->is_api)
+        return;
     send_request(c);
     if (x->is_request_whole && x->is_response_whole && cv_buf_len(&x->request) == x->request_sent)
         exchange_end(c);

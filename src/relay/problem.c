@@ -129,6 +129,10 @@ static const char *extra_for(const struct cv_consumer *c, enum cv_status_id id, 
         return line;
     case 405:
         /* RFC 9110 §15.5.6. CONNECT and TRACE are refused everywhere, the rest on pages alone. */
+        if (c->x.api) {
+            api_allow(c, line, 128);
+            return line;
+        }
         return c->head.is_connect || cv_slice_is(c->head.method, "TRACE") ? PROBLEM_ALLOW
                                                                           : "Allow: GET, HEAD\r\n";
     default:
@@ -229,7 +233,8 @@ void problem_simple(struct cv_consumer *c, int status, const char *type, const c
         .type = type,
         .extra = extra,
         .body = body,
-        .is_reusable = c->head.framing == CV_HTTP_NO_BODY && may_be_reused(c),
+        .is_reusable =
+            (c->head.framing == CV_HTTP_NO_BODY || c->x.is_request_whole) && may_be_reused(c),
     };
     send_own(c, &answer);
 }

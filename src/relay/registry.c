@@ -399,13 +399,42 @@ void cv_registry_remove_link(struct cv_registry *registry, const struct cv_sessi
     (void)pthread_rwlock_unlock(&registry->lock);
 }
 
+const struct cv_session *cv_registry_tunnel_session(const struct cv_registry_tunnel *tunnel,
+                                                    size_t index)
+{
+    return ((const struct publisher *)tunnel->publishers)[index].session;
+}
+
+static void each_of(const struct user *user,
+                    void (*each)(void *arg, const struct cv_registry_tunnel *tunnel), void *arg)
+{
+    for (const struct entry *e = user->entries; e; e = e->hh.next) {
+        const struct cv_registry_tunnel tunnel = {
+            .spec = e->spec, .publishers = e->publishers, .session_count = e->count};
+        if (e->count)
+            each(arg, &tunnel);
+    }
+}
+
+void cv_registry_each(struct cv_registry *registry, const struct cv_user_key *key,
+                      void (*each)(void *arg, const struct cv_registry_tunnel *tunnel), void *arg)
+{
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    const struct user *one = key ? find_user(registry, key) : NULL;
+    if (one)
+        each_of(one, each, arg);
+    for (const struct user *user = key ? NULL : registry->users; user; user = user->hh.next)
+        each_of(user, each, arg);
+    (void)pthread_rwlock_unlock(&registry->lock);
+}
+
 struct cv_session *cv_registry_find_link(struct cv_registry *registry,
                                          const struct cv_user_key *user, const uint8_t *link_id)
 {
     struct cv_session *session = NULL;
     (void)pthread_rwlock_rdlock(&registry->lock);
     struct link_entry *link = find_link(registry, link_id);
-    if (link && memcmp(cv_session_user_key(link->session), user, sizeof *user) == 0)
+    if (link && (!user || memcmp(cv_session_user_key(link->session), user, sizeof *user) == 0))
         session = cv_session_ref(link->session);
     (void)pthread_rwlock_unlock(&registry->lock);
     return session;

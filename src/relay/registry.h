@@ -68,8 +68,8 @@ void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key
 struct cv_status cv_registry_add_link(struct cv_registry *registry, struct cv_session *session);
 void cv_registry_remove_link(struct cv_registry *registry, const struct cv_session *session);
 
-/* The session of `user` with this link id (16 bytes), with a reference for the caller; NULL when
- * there is none, or it is another user's. */
+/* The session of `user` (NULL: of anybody) with this link id (16 bytes), with a reference for the
+ * caller; NULL when there is none, or it is another user's. */
 struct cv_session *cv_registry_find_link(struct cv_registry *registry,
                                          const struct cv_user_key *user, const uint8_t *link_id);
 
@@ -100,6 +100,20 @@ void cv_registry_each_gate(struct cv_registry *registry, const struct cv_user_ke
 /* Closes the breaker of a name; false: there is no such name. */
 bool cv_registry_reset_gate(struct cv_registry *registry, const struct cv_user_key *user,
                             struct cv_slice name);
+
+/* A published name, for the management API. Borrowed for the call. */
+struct cv_registry_tunnel {
+    const struct cv_tunnel_spec *spec;
+    const void *publishers;
+    size_t session_count; /* at least 1 */
+};
+const struct cv_session *cv_registry_tunnel_session(const struct cv_registry_tunnel *tunnel,
+                                                    size_t index);
+
+/* Calls `each` for every name that `user` (NULL: anybody) publishes. It must not use the registry,
+ * and not take long: nobody else publishes meanwhile. */
+void cv_registry_each(struct cv_registry *registry, const struct cv_user_key *user,
+                      void (*each)(void *arg, const struct cv_registry_tunnel *tunnel), void *arg);
 
 /* Number of published names, over all users. */
 size_t cv_registry_tunnels(struct cv_registry *registry);

@@ -92,6 +92,37 @@ void cv_relay_apply_revocations(struct cv_relay *relay)
     }
 }
 
+static void config_seen(struct cv_relay *relay)
+{
+    if (atomic_fetch_sub(&relay->config_unseen, 1) == 1)
+        atomic_store(&relay->is_config_changing, false);
+}
+
+static void on_config(void *arg)
+{
+    struct cv_relay_worker *worker = arg;
+    config_seen(worker->relay);
+}
+
+bool cv_relay_set_config(struct cv_relay *relay, struct cv_relay_config *config)
+{
+    if (atomic_exchange(&relay->is_config_changing, true))
+        return false;
+    /* Every worker has had a turn since patched[1] was replaced. */
+    cv_relay_config_free(&relay->patched[1]);
+    relay->patched[1] = relay->patched[0];
+    relay->patched[0] = config;
+    atomic_store(&relay->config_unseen, relay->worker_count);
+    atomic_store(&relay->config, config);
+    for (unsigned i = 0; i < relay->worker_count; i++) {
+        struct cv_relay_worker *worker = &relay->workers[i];
+        cv_mail_init(&worker->config_mail, on_config, worker);
+        if (!cv_worker_post(worker->worker, &worker->config_mail))
+            config_seen(relay);
+    }
+    return true;
+}
+
 /* Another relay may have written the file, such as one that takes over from this one. */
 static void refresh_revocations(struct cv_relay_worker *worker)
 {
@@ -348,6 +379,8 @@ static void relay_free(struct cv_relay *relay)
     cv_registry_free(&relay->registry);
     cv_limits_free(&relay->limits);
     cv_revocations_free(&relay->revocations);
+    cv_relay_config_free(&relay->patched[0]);
+    cv_relay_config_free(&relay->patched[1]);
     cv_keysource_free(&relay->keys);
     cv_tls_server_free(&relay->tls);
     cv_ssh_host_key_free(&relay->host_key);

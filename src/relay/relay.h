@@ -44,7 +44,12 @@ struct cv_relay_socket {
 };
 
 struct cv_relay {
-    const struct cv_relay_config *config;
+    /* The API may put another one in its place; the one before lives until the next change has
+     * been seen by every worker, so that a pointer holds for the turn in which it was read. */
+    _Atomic(const struct cv_relay_config *) config;
+    struct cv_relay_config *patched[2]; /* ours: in use, and the one before */
+    atomic_bool is_config_changing;
+    atomic_uint config_unseen; /* workers that have not passed a turn since */
     struct cv_log *log;
     struct cv_audit *audit;        /* NULL: none is kept */
     struct cv_audit_queue *record; /* of the main thread */
@@ -99,7 +104,7 @@ struct cv_relay_worker {
     uint64_t expire_due_ms;
     uint64_t trim_due_ms; /* when memory may be given back next */
     unsigned crowd;       /* the most connections since it was */
-    struct cv_mail notice_mail, drain_mail, close_mail, revoked_mail;
+    struct cv_mail notice_mail, drain_mail, close_mail, revoked_mail, config_mail;
     atomic_bool is_revoked_mailed; /* revoked_mail is on its way */
     bool is_running;
 };
@@ -139,6 +144,10 @@ struct cv_relay_counts cv_relay_count(const struct cv_relay *relay);
  * thread.
  */
 void cv_relay_apply_revocations(struct cv_relay *relay);
+
+/* Takes `config` in the place of the settings so far. False: the last change is not through yet;
+ * `config` stays the caller's. Any worker's thread. */
+bool cv_relay_set_config(struct cv_relay *relay, struct cv_relay_config *config);
 
 /* The port of the first listener. */
 unsigned cv_relay_port(const struct cv_relay *relay);

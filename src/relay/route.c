@@ -542,6 +542,14 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
 
 /* ---- all ---- */
 
+static void serve_api(struct cv_consumer *c)
+{
+    if (!authenticate(c))
+        return;
+    audit_auth_ok(c, "api");
+    api_serve(c);
+}
+
 static void serve_diagnostics(struct cv_consumer *c)
 {
     if (!source_admit(c, CV_LIMIT_REQUESTS) || !authenticate(c))
@@ -597,6 +605,8 @@ void route_go_on(struct cv_consumer *c)
         problem_simple(c, 204, NULL, NULL, PROBLEM_ALLOW);
     else if (cv_slice_is(c->head.path, relay->config->ws_path))
         serve_upgrade(c);
+    else if (api_find(c))
+        serve_api(c);
     else if (pages_is_diagnostics(c))
         serve_diagnostics(c);
     else

@@ -59,6 +59,11 @@ const uint8_t *cv_session_link_id(const struct cv_session *session)
     return session->link_id;
 }
 
+const char *cv_session_user_id(const struct cv_session *session)
+{
+    return session->user_id;
+}
+
 const struct cv_user_key *cv_session_user_key(const struct cv_session *session)
 {
     return &session->user_key;

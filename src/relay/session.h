@@ -45,6 +45,7 @@ struct cv_session_queue {
 struct cv_session_queue cv_session_queue(const struct cv_session *session);
 
 const uint8_t *cv_session_link_id(const struct cv_session *session); /* 16 bytes */
+const char *cv_session_user_id(const struct cv_session *session);    /* the subject, cut */
 const struct cv_user_key *cv_session_user_key(const struct cv_session *session);
 /* False while the link has no socket, waiting to be resumed. */
 bool cv_session_is_reachable(const struct cv_session *session);

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What is there at this moment: tunnels with their links, and the queue. A user sees what is its
+ * own, a token with the admin permission what is everybody's.
+ *
+ * Queues live on the workers of their links: a gather goes from worker to worker by mail, adds what
+ * it finds there, and comes back to the worker of the consumer, which may have gone meanwhile.
+ */
+#include "base/digest.h"
+#include "relay/api_private.h"
+#include "relay/limits.h"
+#include "relay/pool.h"
+#include "relay/session_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+/* What a reply holds at most: beyond it says "truncated". */
+enum { LISTED_MAX = 10000 };
+
+/* Whose things the token may see; NULL: everybody's. */
+static const struct cv_user_key *scope_of(const struct cv_consumer *c)
+{
+    const struct cv_identity *identity = c->x.identity;
+    return identity->is_admin ? NULL : (const struct cv_user_key *)identity->user_key;
+}
+
+static const char *id_text(const struct cv_session *session, char out[33])
+{
+    cv_hex_encode(cv_slice(cv_session_link_id(session), CV_SESSION_LINK_ID_LEN), out);
+    return out;
+}
+
+/* ---- tunnels ---- */
+
+struct listing {
+    json_t *list;
+    uint64_t now_ms;
+    size_t count;
+    bool is_failed;
+};
+
+static json_t *link_json(const struct cv_session *session, uint64_t now_ms)
+{
+    char id[33];
+    uint64_t since_ms = cv_session_detached_since_ms(session);
+    json_t *link =
+        json_pack("{s:s, s:s, s:i}", "id", id_text(session, id), "state",
+                  since_ms ? "detached" : "up", "requests", (int)cv_session_load(session));
+    if (link && since_ms &&
+        json_object_set_new(link, "detached_ms", json_integer((json_int_t)(now_ms - since_ms))) !=
+            0) {
+        json_decref(link);
+        return NULL;
+    }
+    return link;
+}
+
+static void add_tunnel(void *arg, const struct cv_registry_tunnel *tunnel)
+{
+    struct listing *listing = arg;
+    if (listing->is_failed || listing->count++ >= LISTED_MAX)
+        return;
+    bool is_http = tunnel->spec->kind == CV_TUNNEL_HTTP;
+    json_t *links = json_array();
+    for (size_t i = 0; links && i < tunnel->session_count; i++)
+        if (json_array_append_new(
+                links, link_json(cv_registry_tunnel_session(tunnel, i), listing->now_ms))) {
+            json_decref(links);
+            links = NULL;
+        }
+    json_t *object =
+        links ? json_pack("{s:s, s:s, s:s, s:i, s:s, s:o}", "name", tunnel->spec->name, "owner",
+                          cv_session_user_id(cv_registry_tunnel_session(tunnel, 0)), "kind",
+                          is_http ? "http" : "tcp", "concurrency", (int)tunnel->spec->concurrency,
+                          "preset", tunnel->spec->preset, "links", links)
+              : NULL;
+    listing->is_failed = json_array_append_new(listing->list, object) != 0;
+}
+
+void api_tunnels(struct cv_consumer *c, const json_t *body)
+{
+    struct listing listing = {.list = json_array(), .now_ms = consumer_now_ms(c)};
+    (void)body;
+    if (listing.list)
+        cv_registry_each(c->worker->relay->registry, scope_of(c), add_tunnel, &listing);
+    if (!listing.list || listing.is_failed) {
+        json_decref(listing.list);
+        api_answer(c, 200, NULL);
+        return;
+    }
+    api_answer(
+        c, 200,
+        json_pack("{s:o, s:b}", "tunnels", listing.list, "truncated", listing.count > LISTED_MAX));
+}
+
+/* ---- links ---- */
+
+void api_link_close(struct cv_consumer *c, const json_t *body)
+{
+    uint8_t id[CV_SESSION_LINK_ID_LEN];
+    struct cv_session *session = NULL;
+    (void)body;
+    if (cv_hex_decode(cv_slice_str(c->x.api_arg), id, sizeof id))
+        session = cv_registry_find_link(c->worker->relay->registry, scope_of(c), id);
+    if (!session) {
+        problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, "no link has this id", true);
+        return;
+    }
+    api_audit(c, "close_link", c->x.api_arg);
+    cv_session_close_later(session, cv_status(CV_LINK_CLOSED));
+    problem_simple(c, 202, NULL, NULL, NULL);
+}
+
+/* ---- the queue ---- */
+
+struct gather {
+    atomic_uint refs; /* the consumer's, and the one that travels */
+    struct cv_mail mail;
+    struct cv_relay *relay;
+    struct cv_consumer *consumer; /* its worker only; NULL: gone */
+    unsigned home, next;
+    bool is_admin;
+    struct cv_user_key user;
+    size_t count;
+    bool is_failed;
+    json_t *list;
+    const struct cv_session *session; /* whose pool is looked at */
+};
+
+static void gather_unref(struct gather *gather)
+{
+    if (atomic_fetch_sub_explicit(&gather->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    json_decref(gather->list);
+    free(gather);
+}
+
+void api_forget(struct cv_consumer *c)
+{
+    if (!c->x.gather)
+        return;
+    c->x.gather->consumer = NULL;
+    gather_unref(c->x.gather);
+    c->x.gather = NULL;
+}
+
+static void add_waiting(void *arg, const struct cv_pool_waiting *waiting)
+{
+    struct gather *gather = arg;
+    char id[33];
+    if (gather->is_failed || gather->count++ >= LISTED_MAX)
+        return;
+    json_t *object = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "tunnel", waiting->tunnel, "owner",
+        cv_session_user_id(gather->session), "link", id_text(gather->session, id), "request_id",
+        waiting->correlation ? waiting->correlation : "", "priority",
+        cv_priority_name(waiting->priority), "position", (json_int_t)waiting->position, "waited_ms",
+        (json_int_t)waiting->waited_ms, "estimated_ms", (json_int_t)waiting->estimated_ms);
+    gather->is_failed = json_array_append_new(gather->list, object) != 0;
+}
+
+static void gather_here(struct gather *gather, struct cv_relay_worker *worker)
+{
+    DL_FOREACH(worker->sessions, gather->session)
+    {
+        if (gather->is_admin ||
+            memcmp(&gather->session->user_key, &gather->user, sizeof gather->user) == 0)
+            cv_pool_each_waiting(&gather->session->pool, add_waiting, gather);
+    }
+}
+
+static void gather_done(struct gather *gather)
+{
+    struct cv_consumer *c = gather->consumer;
+    if (!c)
+        return;
+    json_t *list = gather->is_failed ? NULL : gather->list;
+    json_t *answer = NULL;
+    if (list) {
+        struct cv_queue_fill fill = cv_limits_queue_fill(gather->relay->limits, c->x.identity);
+        answer = json_pack("{s:O, s:i, s:i, s:b}", "waiting", list, "queued", (int)fill.queued,
+                           "size", (int)fill.size, "truncated", gather->count > LISTED_MAX);
+    }
+    api_answer(c, 200, answer);
+}
+
+static void on_gather(void *arg);
+
+/* To the next worker, or home. Nobody is left to be told where even that one has ended. */
+static void gather_on(struct gather *gather)
+{
+    struct cv_relay *relay = gather->relay;
+    while (gather->next <= relay->worker_count) {
+        unsigned index = gather->next < relay->worker_count ? gather->next : gather->home;
+        gather->next++;
+        cv_mail_init(&gather->mail, on_gather, gather);
+        if (cv_worker_post(relay->workers[index].worker, &gather->mail))
+            return;
+    }
+    gather_unref(gather);
+}
+
+static void on_gather(void *arg)
+{
+    struct gather *gather = arg;
+    struct cv_relay *relay = gather->relay;
+    if (gather->next <= relay->worker_count) {
+        gather_here(gather, &relay->workers[gather->next - 1]);
+        gather_on(gather);
+        return;
+    }
+    gather_done(gather);
+    gather_unref(gather);
+}
+
+void api_queue(struct cv_consumer *c, const json_t *body)
+{
+    struct gather *gather = calloc(1, sizeof *gather);
+    (void)body;
+    if (!gather) {
+        api_answer(c, 200, NULL);
+        return;
+    }
+    atomic_init(&gather->refs, 2);
+    gather->relay = c->worker->relay;
+    gather->consumer = c;
+    gather->home = c->worker->index;
+    gather->is_admin = c->x.identity->is_admin;
+    memcpy(&gather->user, c->x.identity->user_key, sizeof gather->user);
+    gather->list = json_array();
+    gather->is_failed = gather->list == NULL;
+    c->x.gather = gather;
+    gather_on(gather);
+}
