@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the files of the management API share: api.c (which call it is, who may, its body),
- * api_state.c (tunnels, links, queue), api_config.c (settings), api_revocations.c. The calls are
- * described in docs/openapi.yaml. Everything runs on the worker of the consumer's connection.
- * Nobody else includes this.
+ * api_state.c (tunnels, links, breakers, queue), api_config.c (settings), api_revocations.c. The
+ * calls are described in docs/openapi.yaml. Everything runs on the worker of the consumer's
+ * connection. Nobody else includes this.
  */
 #ifndef CV_RELAY_API_PRIVATE_H
 #define CV_RELAY_API_PRIVATE_H
@@ -26,6 +26,8 @@ bool api_text(const json_t *body, const char *name, size_t max, const char **out
 void api_tunnels(struct cv_consumer *c, const json_t *body);
 void api_link_close(struct cv_consumer *c, const json_t *body);
 void api_queue(struct cv_consumer *c, const json_t *body);
+void api_breakers(struct cv_consumer *c, const json_t *body);
+void api_breaker_reset(struct cv_consumer *c, const json_t *body);
 void api_config_get(struct cv_consumer *c, const json_t *body);
 void api_config_patch(struct cv_consumer *c, const json_t *body);
 void api_revocations_get(struct cv_consumer *c, const json_t *body);

@@ -12,6 +12,7 @@
 #include "relay/pool.h"
 #include "relay/session_private.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -111,6 +112,58 @@ void api_link_close(struct cv_consumer *c, const json_t *body)
     api_audit(c, "close_link", c->x.api_arg);
     cv_session_close_later(session, cv_status(CV_LINK_CLOSED));
     problem_simple(c, 202, NULL, NULL, NULL);
+}
+
+/* ---- breakers ---- */
+
+static void add_breaker(void *arg, const struct cv_gate_view *gate)
+{
+    struct listing *listing = arg;
+    char user[2 * CV_USER_KEY_LEN + 1], id[sizeof user + CV_TUNNEL_NAME_MAX + 1];
+    const struct cv_breaker_view *breaker = &gate->breaker;
+    if (listing->is_failed || listing->count++ >= LISTED_MAX)
+        return;
+    cv_hex_encode(cv_slice(gate->user->bytes, CV_USER_KEY_LEN), user);
+    (void)snprintf(id, sizeof id, "%s.%s", user, gate->tunnel);
+    uint64_t since_ms = breaker->since_ms && listing->now_ms > breaker->since_ms
+                            ? listing->now_ms - breaker->since_ms
+                            : 0;
+    json_t *object = json_pack("{s:s, s:s, s:s, s:i, s:I}", "id", id, "tunnel", gate->tunnel,
+                               "state", cv_breaker_state_name(breaker->state), "count",
+                               (int)breaker->count, "since_ms", (json_int_t)since_ms);
+    listing->is_failed = json_array_append_new(listing->list, object) != 0;
+}
+
+void api_breakers(struct cv_consumer *c, const json_t *body)
+{
+    struct listing listing = {.list = json_array(), .now_ms = consumer_now_ms(c)};
+    (void)body;
+    if (listing.list)
+        cv_registry_each_gate(c->worker->relay->registry, scope_of(c), add_breaker, &listing);
+    if (!listing.list || listing.is_failed) {
+        json_decref(listing.list);
+        api_answer(c, 200, NULL);
+        return;
+    }
+    api_answer(
+        c, 200,
+        json_pack("{s:o, s:b}", "breakers", listing.list, "truncated", listing.count > LISTED_MAX));
+}
+
+void api_breaker_reset(struct cv_consumer *c, const json_t *body)
+{
+    struct cv_user_key user;
+    struct cv_slice name = cv_slice_str(c->x.api_arg), hex = cv_slice_split(&name, '.');
+    const struct cv_user_key *scope = scope_of(c);
+    (void)body;
+    if (!cv_hex_decode(hex, user.bytes, sizeof user.bytes) ||
+        (scope && memcmp(scope, &user, sizeof user) != 0) ||
+        !cv_registry_reset_gate(c->worker->relay->registry, &user, name)) {
+        problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, "no breaker has this id", true);
+        return;
+    }
+    api_audit(c, "reset_breaker", c->x.api_arg);
+    problem_simple(c, 204, NULL, NULL, NULL);
 }
 
 /* ---- the queue ---- */

@@ -64,7 +64,7 @@ struct exchange {
     uint64_t total_paused_ms;   /* … and total_due_ms */
     const struct api_call *api; /* of the management API; NULL: none */
     struct gather *gather;      /* of api_state.c, under way; NULL: none */
-    char api_arg[40];           /* the last segment of its path, where that varies */
+    char api_arg[136];          /* the last segment of its path, where that varies */
     bool is_api;                /* its body is the API's */
     bool is_wrong_method;
     uint64_t body_received;

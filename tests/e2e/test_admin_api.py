@@ -272,6 +272,24 @@ def test_who_asks_for_the_queue_and_goes(api):
     assert api.ask("GET", f"{API}/queue")["waiting"] == []
 
 
+def test_a_breaker_is_shown_and_reset(world):
+    api = Api(world, config="breaker:\n  failures: 2\n")
+    own = api.scene.token
+    assert api.scene.fetch("/").status == 200
+    api.scene.service.close()
+    world.services.remove(api.scene.service)
+    wait_for(lambda: api.scene.fetch("/").json()["code"] == "TUNNEL_004", 10, "an open breaker")
+    shown = api.ask("GET", f"{API}/breakers", own)["breakers"]
+    assert [(b["tunnel"], b["state"]) for b in shown] == [("home", "open")]
+    mallory = world.token("mallory")
+    assert api.ask("GET", f"{API}/breakers", mallory)["breakers"] == []
+    api.ask("DELETE", f"{API}/breakers/{shown[0]['id']}", mallory, status=404)
+    api.ask("DELETE", f"{API}/breakers/xyz", status=404)
+    api.ask("DELETE", f"{API}/breakers/{shown[0]['id']}", status=204)
+    assert api.ask("GET", f"{API}/breakers", own)["breakers"][0]["state"] == "closed"
+    assert api.scene.fetch("/").json()["code"] == "TUNNEL_013"
+
+
 # -- revocations -----------------------------------------------------------------------------------
 
 def test_a_users_tokens_are_revoked(api):
