@@ -273,7 +273,7 @@ def test_who_asks_for_the_queue_and_goes(api):
 
 
 def test_a_breaker_is_shown_and_reset(world):
-    api = Api(world, config="breaker:\n  failures: 2\n")
+    api = Api(world, relay_env={"CB_FAILURE_THRESHOLD": "2"})
     own = api.scene.token
     assert api.scene.fetch("/").status == 200
     api.scene.service.close()
