@@ -24,6 +24,7 @@
 #include "relay/keys.h"
 #include "relay/limits.h"
 #include "relay/registry.h"
+#include "relay/relay_private.h"
 #include "relay/revocation.h"
 #include "relay/session_private.h"
 #include "relay/sockets.h"
@@ -70,73 +71,6 @@ static void give_memory_back(struct cv_relay_worker *worker, uint64_t now_ms)
     (void)malloc_trim(0);
 }
 
-static void on_revoked(void *arg)
-{
-    struct cv_relay_worker *worker = arg;
-    struct cv_session *session, *next;
-    atomic_store(&worker->is_revoked_mailed, false);
-    DL_FOREACH_SAFE(worker->sessions, session, next)
-    cv_session_check_revoked(session);
-    cv_consumer_check_revoked_all(worker);
-}
-
-void cv_relay_apply_revocations(struct cv_relay *relay)
-{
-    for (unsigned i = 0; i < relay->worker_count; i++) {
-        struct cv_relay_worker *worker = &relay->workers[i];
-        if (atomic_exchange(&worker->is_revoked_mailed, true))
-            continue;
-        cv_mail_init(&worker->revoked_mail, on_revoked, worker);
-        if (!cv_worker_post(worker->worker, &worker->revoked_mail))
-            atomic_store(&worker->is_revoked_mailed, false);
-    }
-}
-
-static void config_seen(struct cv_relay *relay)
-{
-    if (atomic_fetch_sub(&relay->config_unseen, 1) == 1)
-        atomic_store(&relay->is_config_changing, false);
-}
-
-static void on_config(void *arg)
-{
-    struct cv_relay_worker *worker = arg;
-    config_seen(worker->relay);
-}
-
-bool cv_relay_set_config(struct cv_relay *relay, struct cv_relay_config *config)
-{
-    if (atomic_exchange(&relay->is_config_changing, true))
-        return false;
-    /* Every worker has had a turn since patched[1] was replaced. */
-    cv_relay_config_free(&relay->patched[1]);
-    relay->patched[1] = relay->patched[0];
-    relay->patched[0] = config;
-    atomic_store(&relay->config_unseen, relay->worker_count);
-    atomic_store(&relay->config, config);
-    for (unsigned i = 0; i < relay->worker_count; i++) {
-        struct cv_relay_worker *worker = &relay->workers[i];
-        cv_mail_init(&worker->config_mail, on_config, worker);
-        if (!cv_worker_post(worker->worker, &worker->config_mail))
-            config_seen(relay);
-    }
-    return true;
-}
-
-/* Another relay may have written the file, such as one that takes over from this one. */
-static void refresh_revocations(struct cv_relay_worker *worker)
-{
-    struct cv_relay *relay = worker->relay;
-    struct cv_error error = {0};
-    if (cv_revocations_refresh(relay->revocations, (int64_t)cv_worker_wall_seconds(worker->worker),
-                               &error))
-        cv_relay_apply_revocations(relay);
-    if (error.id != CV_OK)
-        cv_log_limited(relay->log, CV_LOG_WARN, "relay", "revocations_unreadable",
-                       "the file of revocations cannot be read; those known hold",
-                       CV_F_ERROR(&error));
-}
-
 static void on_tick(void *arg)
 {
     struct cv_relay_worker *worker = arg;
@@ -151,7 +85,7 @@ static void on_tick(void *arg)
         cv_registry_expire(relay->registry, now_ms);
     }
     give_memory_back(worker, now_ms);
-    refresh_revocations(worker);
+    relay_refresh_revocations(worker);
     cv_takeover_tick(relay->takeover);
     (void)cv_log_flush(relay->log);
     (void)cv_worker_timer_start(worker->worker, &worker->tick, RELAY_TICK_MS);
@@ -255,86 +189,16 @@ static struct cv_status open_lists(struct cv_relay *relay, struct cv_error *erro
     return cv_ok();
 }
 
-static unsigned worker_count(const struct cv_relay_config *config)
+unsigned relay_worker_count(const struct cv_relay_config *config)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned count = config->workers ? config->workers : cpus > 0 ? (unsigned)cpus : 1;
     return count < CV_RELAY_WORKERS_MAX ? count : CV_RELAY_WORKERS_MAX;
 }
 
-/* KIND-ADDRESS.SUFFIX in the state folder: many relays may share that. */
-static struct cv_status own_path(const struct cv_relay *relay, const char *state_dir,
-                                 const char *kind, const char *suffix, char *path, size_t cap,
-                                 struct cv_error *error)
-{
-    const struct cv_relay_config *c = relay->config;
-    char name[320];
-    (void)snprintf(name, sizeof name, "%s-%s.%s", kind,
-                   c->listen.count ? c->listen.items[0] : "none", suffix);
-    return cv_state_dir_path(state_dir, name, path, cap, error);
-}
-
-static struct cv_status open_revocations(struct cv_relay *relay, const char *state_dir,
-                                         struct cv_error *error)
-{
-    char path[4096];
-    CV_RETURN_IF_ERROR(own_path(relay, state_dir, "revocations", "json", path, sizeof path, error));
-    return cv_revocations_new(path, (int64_t)time(NULL), &relay->revocations, error);
-}
-
-static struct cv_status audit_path(const struct cv_relay *relay, const char *state_dir, char *path,
-                                   size_t cap, struct cv_error *error)
-{
-    const struct cv_relay_config *c = relay->config;
-    if (c->audit_file)
-        return cv_slice_to_str(cv_slice_str(c->audit_file), path, cap)
-                   ? cv_ok()
-                   : cv_fail(error, CV_CONFIG, "audit.file: the path is too long");
-    return own_path(relay, state_dir, "audit", "jsonl", path, cap, error);
-}
-
-static unsigned audit_classes(const struct cv_relay_config *config)
-{
-    unsigned classes = 0;
-    for (size_t i = 0; i < config->audit_events.count; i++) {
-        enum cv_audit_class class_id;
-        if (cv_audit_class_parse(config->audit_events.items[i], &class_id))
-            classes |= 1U << class_id;
-    }
-    return classes;
-}
-
-static struct cv_status open_audit(struct cv_relay *relay, const char *state_dir,
-                                   struct cv_error *error)
-{
-    const struct cv_relay_config *c = relay->config;
-    char path[4096];
-    if (!c->audit_enabled)
-        return cv_ok();
-    CV_RETURN_IF_ERROR(audit_path(relay, state_dir, path, sizeof path, error));
-    unsigned workers = worker_count(c);
-    struct cv_audit_options options = {
-        .path = path,
-        .instance = relay->instance,
-        .max_bytes = c->audit_max_bytes,
-        .keep = c->audit_keep,
-        .sync = strcmp(c->audit_fsync, "always") == 0  ? CV_AUDIT_SYNC_ALWAYS
-                : strcmp(c->audit_fsync, "never") == 0 ? CV_AUDIT_SYNC_NEVER
-                                                       : CV_AUDIT_SYNC_INTERVAL,
-        .classes = audit_classes(c),
-        .queues = workers + 1,
-        .log = relay->log,
-    };
-    CV_RETURN_IF_ERROR(cv_audit_new(&options, &relay->audit, error));
-    relay->record = cv_audit_queue(relay->audit, workers);
-    cv_audit(relay->record, STARTED, CV_F_STR("version", CV_VERSION), CV_F_INT("pid", getpid()),
-             CV_F_STR("issuer", relay->auth_policy->issuer));
-    return cv_ok();
-}
-
 static struct cv_status open_workers(struct cv_relay *relay, struct cv_error *error)
 {
-    unsigned count = worker_count(relay->config);
+    unsigned count = relay_worker_count(relay->config);
     relay->workers = calloc(count, sizeof *relay->workers);
     if (!relay->workers)
         return cv_status(CV_NO_MEMORY);
@@ -407,8 +271,8 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     if (config->tls_cert_file)
         CV_RETURN_IF_ERROR(
             cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
-    CV_RETURN_IF_ERROR(open_audit(relay, state_dir, error));
-    CV_RETURN_IF_ERROR(open_revocations(relay, state_dir, error));
+    CV_RETURN_IF_ERROR(relay_open_audit(relay, state_dir, error));
+    CV_RETURN_IF_ERROR(relay_open_revocations(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
     relay->agents_due_ms = cv_worker_now_ms(relay->workers[0].worker) + agent_return_ms(relay);
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));

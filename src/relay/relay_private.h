@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What relay.c (start-up and shutdown), relay_files.c (what it writes down) and relay_live.c (what
+ * changes while it runs) share. Nobody else includes this.
+ */
+#ifndef CV_RELAY_RELAY_PRIVATE_H
+#define CV_RELAY_RELAY_PRIVATE_H
+
+#include "relay/relay.h"
+
+/* How many workers the settings ask for. */
+unsigned relay_worker_count(const struct cv_relay_config *config);
+
+/* ---- relay_files.c ---- */
+
+/* The audit log, unless it is switched off, and the list of revocations. As cv_audit_new and
+ * cv_revocations_new. */
+struct cv_status relay_open_audit(struct cv_relay *relay, const char *state_dir,
+                                  struct cv_error *error);
+struct cv_status relay_open_revocations(struct cv_relay *relay, const char *state_dir,
+                                        struct cv_error *error);
+
+/* ---- relay_live.c ---- */
+
+/* Looks for what another relay has revoked, such as one that takes over from this one. */
+void relay_refresh_revocations(struct cv_relay_worker *worker);
+
+#endif
