@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The audit log: what it tells, that its chain holds through rotation, kill -9, takeover and a full
 disk, and that `culvert audit verify` names the first record that is not as it was written."""
+import functools
 import hashlib
 import json
 import random
@@ -9,8 +10,11 @@ import resource
 import pytest
 from client import Client
 from culvert import wait_for
-from scene import Scene
+from scene import Scene as PlainScene
 from test_takeover import successor
+
+EVERYTHING = {"CULVERT_AUDIT_EVENTS": "link,auth,forward,limit,admin"}
+Scene = functools.partial(PlainScene, relay_env=EVERYTHING)
 
 
 def path_of(world, relay):
@@ -63,7 +67,7 @@ def ended(world):
 
 
 def test_who_did_what(world):
-    scene = Scene(world, relay_env={"CULVERT_WORKERS": "2"})
+    scene = Scene(world, relay_env={**EVERYTHING, "CULVERT_WORKERS": "2"})
     path = path_of(world, scene.relay)
     assert scene.fetch("/hello", method="POST", body=b"12345").status == 200
     assert scene.relay.fetch("/t/nothing/", scene.token).status == 404
@@ -96,7 +100,7 @@ def test_who_did_what(world):
 
 
 def test_what_is_not_wanted_is_not_kept(world):
-    scene = Scene(world, config="audit:\n  events: [link]\n")
+    scene = PlainScene(world, config="audit:\n  events: [link]\n")
     assert scene.fetch("/").status == 200
     scene.agent.stop()
     scene.relay.stop()
@@ -273,7 +277,7 @@ def test_two_relays_write_one_chain(world):
     scene = Scene(world)
     path = path_of(world, scene.relay)
     assert scene.fetch("/1").status == 200
-    new = successor(world, scene.relay)
+    new = successor(world, scene.relay, env=EVERYTHING)
     for _ in range(5):
         assert new.fetch("/t/home/2", scene.token).status == 200
     scene.relay.wait()
