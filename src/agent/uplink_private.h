@@ -43,8 +43,8 @@ struct cv_uplink {
     struct cv_backoff backoff;
     struct cv_timer timer;
     struct cv_renewal renewal; /* of the link's token */
-    struct cv_defer ending; /* on_ended, never from inside a call */
-    uint64_t attempts;      /* since the start */
+    struct cv_defer ending;    /* on_ended, never from inside a call */
+    uint64_t attempts;         /* since the start */
     uint64_t retry_after_ms;
     uint64_t began_ms;            /* the try under way */
     struct cv_link_claim claim;   /* of the try under way to take the link up again */

@@ -24,9 +24,9 @@ struct cv_status cv_auth_check(const struct cv_auth_policy *policy, struct cv_ke
                                struct cv_token_cache *cache, struct cv_slice token, int64_t now_s,
                                uint64_t now_ms, struct cv_identity **out, struct cv_error *error);
 
-/* The `result` label of tunnel_auth_attempts_total and the reason in the log: "ok", "expired", "revoked",
- * "not_yet_valid", "bad_signature", "wrong_audience", "wrong_issuer", "unknown_key", "malformed",
- * "missing", and "unavailable" for all that is no verdict. */
+/* The `result` label of tunnel_auth_attempts_total and the reason in the log: "ok", "expired",
+ * "revoked", "not_yet_valid", "bad_signature", "wrong_audience", "wrong_issuer", "unknown_key",
+ * "malformed", "missing", and "unavailable" for all that is no verdict. */
 const char *cv_auth_result_name(enum cv_status_id id);
 
 #endif

@@ -205,9 +205,9 @@ struct cv_server_config cv_agent_config_server(const struct cv_agent_config *con
 
 /* Loads as cv_settings_load does, and checks what spans settings: tunnel names are unique, targets
  * and rules can be read, reconnect.initial is at most reconnect.max, fingerprints have the form
- * SHA256:<43 characters>, a file has either `server` or `servers`. A server is not demanded, since a flag may come later in the caller's
- * logic. On any problem *config is NULL and `problems` says all of them; CV_CONFIG, CV_IO or
- * CV_NO_MEMORY. */
+ * SHA256:<43 characters>, a file has either `server` or `servers`. A server is not demanded, since
+ * a flag may come later in the caller's logic. On any problem *config is NULL and `problems` says
+ * all of them; CV_CONFIG, CV_IO or CV_NO_MEMORY. */
 struct cv_status cv_agent_config_load(const struct cv_config_sources *sources,
                                       struct cv_agent_config **config,
                                       struct cv_problems *problems);

@@ -52,7 +52,7 @@ struct cv_records {
 
 #define CV_SETTING_LIVE 1u     /* SIGHUP applies a new value; without it a restart is needed */
 #define CV_SETTING_SECRET 2u   /* masked wherever it is shown */
-#define CV_SETTING_RUNTIME 8u /* the management API applies a new value at once */
+#define CV_SETTING_RUNTIME 8u  /* the management API applies a new value at once */
 #define CV_SETTING_REQUIRED 4u /* only in records: each one must have it */
 
 struct cv_setting {

@@ -32,9 +32,9 @@ size_t cv_fleet_choose(const struct cv_fleet *fleet, uint64_t now_ms, uint64_t r
     for (size_t i = 1; i < fleet->count; i++)
         if (is_before(&fleet->servers[i], best, now_ms))
             best = &fleet->servers[i];
-    uint64_t total = 0;
+    uint64_t total = best->weight;
     for (size_t i = 0; i < fleet->count; i++)
-        if (is_equal(&fleet->servers[i], best, now_ms))
+        if (&fleet->servers[i] != best && is_equal(&fleet->servers[i], best, now_ms))
             total += fleet->servers[i].weight;
     uint64_t at = random % total;
     for (;; s++) {

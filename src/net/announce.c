@@ -14,9 +14,9 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { V1_MAX = 107, V2_HEAD = 16, SIGNATURE_LEN = 12 };
+enum { V1_MAX = 107, V2_HEAD = 16, MAGIC_LEN = 12 };
 
-static const char signature[SIGNATURE_LEN + 1] = "\r\n\r\n\0\r\nQUIT\n";
+static const char magic[MAGIC_LEN + 1] = "\r\n\r\n\0\r\nQUIT\n";
 
 struct announce {
     struct cv_worker *worker;
@@ -62,7 +62,7 @@ static struct cv_status parse_v1(struct cv_slice bytes, struct cv_addr *client, 
     return cv_status(is_good ? CV_OK : CV_INVALID);
 }
 
-/* signature | 0x2 and command | family and protocol | length | addresses | what else (§2.2) */
+/* magic | 0x2 and command | family and protocol | length | addresses | what else (§2.2) */
 static struct cv_status parse_v2(struct cv_slice bytes, struct cv_addr *client, size_t *len)
 {
     *len = V2_HEAD;
@@ -99,13 +99,13 @@ static struct cv_status parse_v2(struct cv_slice bytes, struct cv_addr *client, 
 
 struct cv_status cv_announce_parse(struct cv_slice bytes, struct cv_addr *client, size_t *len)
 {
-    size_t seen = bytes.len < SIGNATURE_LEN ? bytes.len : SIGNATURE_LEN;
+    size_t seen = bytes.len < MAGIC_LEN ? bytes.len : MAGIC_LEN;
     *client = (struct cv_addr){0};
     *len = bytes.len + 1;
     if (bytes.len == 0)
         return cv_status(CV_AGAIN);
-    if (memcmp(bytes.data, signature, seen) == 0)
-        return seen < SIGNATURE_LEN ? cv_status(CV_AGAIN) : parse_v2(bytes, client, len);
+    if (memcmp(bytes.data, magic, seen) == 0)
+        return seen < MAGIC_LEN ? cv_status(CV_AGAIN) : parse_v2(bytes, client, len);
     seen = bytes.len < 6 ? bytes.len : 6;
     if (memcmp(bytes.data, "PROXY ", seen) != 0)
         return cv_status(CV_INVALID);

@@ -21,8 +21,9 @@
  * at least *len bytes are needed to tell. CV_INVALID: it is none, or too long. */
 struct cv_status cv_announce_parse(struct cv_slice bytes, struct cv_addr *client, size_t *len);
 
-/* `client` is the address in the header, or the peer's own where that names none. On failure (CV_INVALID, CV_CONN_TIMEOUT, CV_EOF, CV_CONN_RESET)
- * fd is closed already and -1, and `client` means nothing. */
+/* `client` is the address in the header, or the peer's own where that names none. On failure
+ * (CV_INVALID, CV_CONN_TIMEOUT, CV_EOF, CV_CONN_RESET) fd is closed already and -1, and `client`
+ * means nothing. */
 typedef void cv_announce_on_done(void *arg, int fd, const struct cv_addr *client,
                                  struct cv_status status);
 

@@ -116,7 +116,7 @@ static bool put_list(const json_t *list, const struct cv_setting *setting, struc
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i);
         const char *text = json_string_value(item);
-        if (json_is_null(item) || (text && strchr(text, ',')) ||
+        if (!item || json_is_null(item) || (text && strchr(text, ',')) ||
             (i && !cv_is_ok(cv_buf_append_byte(out, ','))) || !put_value(item, setting, out))
             return false;
     }

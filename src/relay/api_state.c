@@ -152,7 +152,7 @@ void api_breakers(struct cv_consumer *c, const json_t *body)
 
 void api_breaker_reset(struct cv_consumer *c, const json_t *body)
 {
-    struct cv_user_key user;
+    struct cv_user_key user = {0};
     struct cv_slice name = cv_slice_str(c->x.api_arg), hex = cv_slice_split(&name, '.');
     const struct cv_user_key *scope = scope_of(c);
     (void)body;

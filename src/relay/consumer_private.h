@@ -2,8 +2,8 @@
  *
  * What the files of a consumer's connection share: consumer.c (the connection: bytes in, requests
  * one by one), consumer_entry.c (where connections come from), consumer_move.c (to another worker),
- * pass.c (to another process), route.c (what a request is for, who asks), pages.c (the relay's own
- * pages), exchange.c (a request and its answer through an upstream), head.c and
+ * pass.c (to another process), route.c (what a request is for), route_auth.c (who asks), pages.c
+ * (the relay's own pages), exchange.c (a request and its answer through an upstream), head.c and
  * head_hops.c (heads written anew),
  * problem.c (errors), source.c (who asks, by address). Nobody else includes this.
  */
@@ -201,6 +201,14 @@ void route_request(struct cv_consumer *c);
 void route_go_on(struct cv_consumer *c);
 /* It is waiting, and need not any longer. */
 bool route_is_due(struct cv_consumer *c);
+
+/* ---- route_auth.c ---- */
+
+/* True: the identity is known. False: the request was answered, or waits for keys. */
+bool route_authenticate(struct cv_consumer *c);
+/* A request for a tunnel is in the audit log once, with its end (exchange.c) or as refused: this is
+ * for links and the API. `what` is borrowed. */
+void route_audit_auth_ok(const struct cv_consumer *c, const char *what);
 
 /* ---- wish.c ---- */
 

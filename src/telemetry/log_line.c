@@ -154,7 +154,8 @@ static void json_key(struct out *out, const char *key)
 static void put_uint(struct out *out, uint64_t value)
 {
     char digits[CV_DIGITS_MAX];
-    put(out, digits, cv_digits_decimal(digits, value));
+    size_t len = cv_digits_decimal(digits, value);
+    put(out, digits, len);
 }
 
 static void json_string(struct out *out, const char *key, struct cv_slice value)

@@ -294,7 +294,7 @@ def test_links_come_back_to_an_equal_relay(world, service):
     second.wait_log("tunnel_withdrawn", timeout=30)
     assert ask(again, world) == 200 and ask(second, world) == 200
     time.sleep(2)
-    assert len(again.find("tunnel_published")) == 1, "it does not go to and fro"
+    assert len(again.find("tunnel_published")) == 1, "it does not go back and forth"
 
 
 def test_an_agent_with_several_relays_stops_at_once(world, service):

@@ -118,8 +118,8 @@ __attribute__((constructor)) static void begin(void)
     is_until_exit = getenv("FAULTS_UNTIL_EXIT") != NULL;
 }
 
-/* Handlers run in reverse order: one that is registered while main() runs comes before the program's
-   destructors. */
+/* Handlers run in reverse order: one that is registered while main() runs comes before the
+   program's destructors. */
 static void end(void)
 {
     atomic_store(&has_ended, true);
