@@ -22,10 +22,11 @@ enum cv_exit {
 };
 
 /* X(name): cv_cli_<name>_command and cv_cli_<name>, in the order of `culvert --help`. */
-#define CV_CLI_COMMANDS(X)                                                                         \
-    X(server)                                                                                      \
-    X(agent) X(http) X(tcp) X(forward) X(stdio) X(status) X(reconnect) X(token) X(audit) X(demo)   \
-        X(config) X(version)
+/* clang-format off */
+#define CV_CLI_COMMANDS(X) \
+    X(server) X(agent) X(http) X(tcp) X(forward) X(stdio) X(status) X(reconnect) X(token) X(audit) \
+    X(demo) X(config) X(version)
+/* clang-format on */
 
 #define CV_CLI_DECLARE(name)                                                                       \
     extern const struct cv_command cv_cli_##name##_command;                                        \
