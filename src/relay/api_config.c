@@ -94,6 +94,8 @@ static void changes_done(struct changes *changes)
 /* A value as one would write it in a flag. False: of a shape that no setting has. */
 static bool put_value(const json_t *value, const struct cv_setting *setting, struct cv_buf *out)
 {
+    if (!value)
+        return false;
     switch (json_typeof(value)) {
     case JSON_NULL:
         return cv_is_ok(cv_buf_append_str(out, setting->default_text));
@@ -116,7 +118,7 @@ static bool put_list(const json_t *list, const struct cv_setting *setting, struc
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i);
         const char *text = json_string_value(item);
-        if (!item || json_is_null(item) || (text && strchr(text, ',')) ||
+        if (json_is_null(item) || (text && strchr(text, ',')) ||
             (i && !cv_is_ok(cv_buf_append_byte(out, ','))) || !put_value(item, setting, out))
             return false;
     }

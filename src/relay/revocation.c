@@ -389,8 +389,6 @@ bool cv_revocations_refresh(struct cv_revocations *r, int64_t now_s, struct cv_e
                       st.st_mtim.tv_nsec != r->file_time.tv_nsec;
     (void)pthread_rwlock_unlock(&r->lock);
     bool is_new = is_changed && st.st_ino && cv_is_ok(read_file(r, error));
-    if (cv_revocations_count(r) == 0)
-        return is_new;
     struct revocation *entry, *next;
     (void)pthread_rwlock_wrlock(&r->lock);
     HASH_ITER(hh, r->entries, entry, next)
