@@ -186,3 +186,21 @@ def test_a_listener_that_is_taken_is_told(world):
         done = world.run("server", "--dev", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
     assert done.returncode == 1
     assert "in use" in done.stderr.lower()
+
+
+def test_a_request_whose_link_is_away_is_told_at_the_end(scene):
+    """It waits for the link to come back; the relay's end comes first."""
+    held = threading.Event()
+    home = scene(routes={"/held": lambda conn, request: held.wait(20)},
+                 relay_env={"CULVERT_SHUTDOWN_DRAIN": "1s"})
+    with home.client(timeout=30) as client:
+        client.request("GET", "/t/home/held", home.token)
+        wait_for(lambda: home.service.requests, 10, "the request at the service")
+        home.agent.kill()
+        home.relay.wait_log("link_detached")
+        home.relay.signal(signal.SIGTERM)
+        answer = client.response()
+    held.set()
+    assert answer is not None, "closed without an answer"
+    assert (answer.status, answer.json()["code"]) == (503, "TUNNEL_004"), answer.body
+    assert home.relay.wait() == 0
