@@ -159,7 +159,7 @@ def test_a_relay_is_killed_and_comes_back(home, figure):
     figure(f"a relay killed, another started after 3 s: all agents back after {took:.2f} s")
     assert took < 5
     for agent in agents:
-        assert len(agent.find("tunnel_published")) == 2
+        wait_for(lambda agent=agent: len(agent.find("tunnel_published")) == 2, 10, "the log's word")
     # What the dead relay had asked of the service is given up, not left hanging.
     wait_for(lambda: all(c.closed_at for c in home.service.connections if b"/hang" in c.raw), 10,
              "the end of the request")
