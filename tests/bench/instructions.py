@@ -229,8 +229,8 @@ def show(name, case, profile, top):
 
 
 def compare(now, before):
-    """Prints the table; True when nothing has risen by more than the tolerance."""
-    is_fine = True
+    """Prints the table; the cases in which something has risen by more than the tolerance."""
+    worse = []
     print(f"{'':28}{'instructions':>14}{'baseline':>12}{'':>8}{'syscalls':>10}{'mallocs':>9}")
     for case, ends in now.items():
         for name, values in ends.items():
@@ -244,8 +244,20 @@ def compare(now, before):
                 if value > old[key] * (1 + part) + slack:
                     print(f"  {key} of the {name}, case {case}: {value:,} is more than "
                           f"{100 * part:.0f} % above {old[key]:,}")
-                    is_fine = False
-    return is_fine
+                    worse.append(case)
+    return list(dict.fromkeys(worse))
+
+
+def measure(cases):
+    return {case: {name: figures(profile) for name, profile in ends.items()}
+            for case, ends in profiles(cases).items()}
+
+
+def least(some, others):
+    """How bytes fall into reads differs from run to run; what the code costs is the least seen."""
+    return {case: {name: {key: min(value, others[case][name][key]) for key, value in values.items()}
+                   for name, values in ends.items()} if case in others else ends
+            for case, ends in some.items()}
 
 
 def main():
@@ -261,25 +273,29 @@ def main():
     import culvert
     culvert.READY_S = 60  # callgrind makes a program some fifty times slower
     cases = [arguments.profile] if arguments.profile else arguments.case or list(CASES)
-    found = profiles(cases)
     if arguments.profile:
-        for name, profile in found[arguments.profile].items():
+        for name, profile in profiles(cases)[arguments.profile].items():
             show(name, arguments.profile, profile, arguments.top)
         return 0
-    now = {case: {name: figures(profile) for name, profile in ends.items()}
-           for case, ends in found.items()}
+    now = measure(cases)
     stored = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-    is_fine = compare(now, stored.get("cases", {}))
+    before = stored.get("cases", {})
+    worse = compare(now, before)
+    for _ in range(2):
+        if worse and not arguments.update:
+            print(f"once more: {', '.join(worse)}")
+            now = least(now, measure(worse))
+            worse = compare(now, before)
     text = json.dumps({"machine": describe(), "cases": now}, indent=1) + "\n"
     if arguments.out:
         Path(arguments.out).write_text(text)
     if arguments.update:
         BASELINE.write_text(text)
         return 0
-    if not is_fine:
+    if worse:
         print("instructions: if the rise is meant, run tests/bench/instructions.py with --update "
               "and say in the commit what it buys")
-    return 0 if is_fine else 1
+    return 1 if worse else 0
 
 
 if __name__ == "__main__":
