@@ -120,6 +120,15 @@ static uint64_t again_ms(const struct cv_renewal *r)
     return ms < AGAIN_MAX_MS ? ms : AGAIN_MAX_MS;
 }
 
+/* An agent at rest sleeps: only a file is looked at without being asked for a token. */
+static void rearm(struct cv_renewal *r)
+{
+    if (cv_access_token_file(r->access))
+        arm(r, LOOK_MS);
+    else if (cv_access_uses_command(r->access) && r->is_wanted && !r->command)
+        arm(r, again_ms(r));
+}
+
 static void look(void *arg)
 {
     struct cv_renewal *r = arg;
@@ -127,8 +136,7 @@ static void look(void *arg)
         return;
     if (has_changed(r) || r->is_wanted)
         obtain(r);
-    if (!r->command)
-        arm(r, cv_access_uses_command(r->access) ? again_ms(r) : LOOK_MS);
+    rearm(r);
 }
 
 void cv_renewal_init(struct cv_renewal *r, struct cv_worker *worker, const struct cv_access *access,
@@ -165,6 +173,8 @@ void cv_renewal_on_notice(struct cv_renewal *r, const struct cv_link_control *co
         strcmp(control->code, "token_expired") == 0) {
         r->is_wanted = true;
         obtain(r);
+        if (!cv_access_token_file(r->access)) /* a file is looked at anyway */
+            rearm(r);
     } else if (strcmp(control->code, "token_accepted") == 0) {
         r->is_wanted = r->is_told = false;
         r->refusals = 0;
