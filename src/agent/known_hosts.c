@@ -92,6 +92,8 @@ struct cv_status cv_known_hosts_check(const char *path, const char *relay, struc
         cv_buf_done(&text);
         return status;
     }
+    if (error) /* that there is no file yet is no trouble */
+        *error = (struct cv_error){0};
     unsigned line = 0;
     enum verdict verdict = look_up(cv_buf_slice(&text), relay, key, &line);
     bool needs_newline = cv_buf_len(&text) && text.data[text.end - 1] != '\n';
