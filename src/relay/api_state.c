@@ -33,7 +33,7 @@ static const char *id_text(const struct cv_session *session, char out[33])
     return out;
 }
 
-/* ---- tunnels ---- */
+/* ---- lists ---- */
 
 struct listing {
     json_t *list;
@@ -41,6 +41,20 @@ struct listing {
     size_t count;
     bool is_failed;
 };
+
+static void answer_listing(struct cv_consumer *c, const char *name, struct listing *listing)
+{
+    if (!listing->list || listing->is_failed) {
+        json_decref(listing->list);
+        api_answer(c, 200, NULL);
+        return;
+    }
+    api_answer(
+        c, 200,
+        json_pack("{s:o, s:b}", name, listing->list, "truncated", listing->count > LISTED_MAX));
+}
+
+/* ---- tunnels ---- */
 
 static json_t *link_json(const struct cv_session *session, uint64_t now_ms)
 {
@@ -86,14 +100,7 @@ void api_tunnels(struct cv_consumer *c, const json_t *body)
     (void)body;
     if (listing.list)
         cv_registry_each(c->worker->relay->registry, scope_of(c), add_tunnel, &listing);
-    if (!listing.list || listing.is_failed) {
-        json_decref(listing.list);
-        api_answer(c, 200, NULL);
-        return;
-    }
-    api_answer(
-        c, 200,
-        json_pack("{s:o, s:b}", "tunnels", listing.list, "truncated", listing.count > LISTED_MAX));
+    answer_listing(c, "tunnels", &listing);
 }
 
 /* ---- links ---- */
@@ -140,14 +147,7 @@ void api_breakers(struct cv_consumer *c, const json_t *body)
     (void)body;
     if (listing.list)
         cv_registry_each_gate(c->worker->relay->registry, scope_of(c), add_breaker, &listing);
-    if (!listing.list || listing.is_failed) {
-        json_decref(listing.list);
-        api_answer(c, 200, NULL);
-        return;
-    }
-    api_answer(
-        c, 200,
-        json_pack("{s:o, s:b}", "breakers", listing.list, "truncated", listing.count > LISTED_MAX));
+    answer_listing(c, "breakers", &listing);
 }
 
 void api_breaker_reset(struct cv_consumer *c, const json_t *body)
