@@ -70,15 +70,21 @@ static void put_some(struct cv_audit_queue *queue, unsigned count)
                  CV_F_INT("number", -3), CV_F_UINT("i", i), CV_F_BOOL("flag", true));
 }
 
-static void records_are_written_as_they_were_put(void **state)
+/* A log of three records; its bytes are the caller's to free. */
+static void write_three(const struct bench *b, struct cv_buf *text)
 {
-    struct bench *b = *state;
     struct cv_audit *audit = open_log(b, 1, 0);
     put_some(cv_audit_queue(audit, 0), 3);
     cv_audit_free(&audit);
+    cv_buf_init(text, 1 << 20);
+    assert_ok(cv_file_read(b->path, CV_FILE_PRIVATE, text, NULL));
+}
+
+static void records_are_written_as_they_were_put(void **state)
+{
+    struct bench *b = *state;
     struct cv_buf text;
-    cv_buf_init(&text, 1 << 20);
-    assert_ok(cv_file_read(b->path, CV_FILE_PRIVATE, &text, NULL));
+    write_three(b, &text);
     assert_ok(cv_buf_append_byte(&text, 0));
     assert_non_null(
         strstr((char *)cv_buf_head(&text),
@@ -109,18 +115,14 @@ static void write_file(const struct bench *b, struct cv_slice content)
 static void a_log_cut_at_any_byte_goes_on(void **state)
 {
     struct bench *b = *state;
-    struct cv_audit *audit = open_log(b, 1, 0);
-    put_some(cv_audit_queue(audit, 0), 3);
-    cv_audit_free(&audit);
     struct cv_buf text;
-    cv_buf_init(&text, 1 << 20);
-    assert_ok(cv_file_read(b->path, CV_FILE_ANY, &text, NULL));
+    write_three(b, &text);
     for (size_t len = 0; len < cv_buf_len(&text); len++) {
         struct cv_slice left = cv_slice(cv_buf_head(&text), len);
         if (len > 0 && len < 9) /* too little to know it for ours */
             continue;
         write_file(b, left);
-        audit = open_log(b, 1, 0);
+        struct cv_audit *audit = open_log(b, 1, 0);
         put_some(cv_audit_queue(audit, 0), 2);
         cv_audit_free(&audit);
         struct cv_audit_verdict verdict = verify(b);
