@@ -3,9 +3,7 @@
 #include "config/agent_config.h"
 #include "config/config_kind.h"
 #include "config/setting_value.h"
-#include "config/state_dir.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *const no_env[] = {NULL};
@@ -566,39 +564,6 @@ static void environment_names_are_unique(void **state)
     }
 }
 
-static void state_dir_is_made_for_its_owner_alone(void **state)
-{
-    struct bench *b = *state;
-    char want[128], got[128], small[8];
-    struct stat st;
-    struct cv_error error = {0};
-    (void)snprintf(want, sizeof want, "%s/a/b", b->dir);
-    assert_ok(cv_state_dir_open(want, got, sizeof got, &error));
-    assert_string_equal(got, want);
-    assert_int_equal(stat(want, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0700);
-    assert_ok(cv_state_dir_open(want, got, sizeof got, &error));
-    assert_status(cv_state_dir_open(want, small, sizeof small, &error), CV_CONFIG);
-    assert_int_equal(chmod(want, 0770), 0);
-    assert_status(cv_state_dir_open(want, got, sizeof got, &error), CV_IO);
-    assert_non_null(strstr(error.detail, "others may write"));
-    assert_int_equal(rmdir(want), 0);
-    (void)snprintf(want, sizeof want, "%s/a", b->dir);
-    assert_int_equal(rmdir(want), 0);
-    assert_status(cv_state_dir_open("/dev/null/x", got, sizeof got, &error), CV_IO);
-
-    assert_int_equal(setenv("XDG_STATE_HOME", b->dir, 1), 0);
-    assert_ok(cv_state_dir_open(NULL, got, sizeof got, &error));
-    (void)snprintf(want, sizeof want, "%s/culvert", b->dir);
-    assert_string_equal(got, want);
-    assert_int_equal(rmdir(want), 0);
-    assert_int_equal(setenv("XDG_STATE_HOME", "relative", 1), 0);
-    assert_int_equal(setenv("HOME", "", 1), 0);
-    assert_status(cv_state_dir_open("", got, sizeof got, &error), CV_CONFIG);
-    assert_ok(cv_state_dir_path("/a", "b", got, sizeof got, &error));
-    assert_string_equal(got, "/a/b");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -619,7 +584,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(show_loads_again_and_masks_secrets, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_tells_whose_it_is, setup, teardown),
         cmocka_unit_test(environment_names_are_unique),
-        cmocka_unit_test_setup_teardown(state_dir_is_made_for_its_owner_alone, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
