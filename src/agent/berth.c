@@ -282,6 +282,11 @@ static void on_control(void *arg, const struct cv_link_control *control)
     } else if (is_ours && strcmp(control->code, "replaced") == 0 &&
                !agent->tunnels[index].is_replaced) {
         on_replaced(agent, &agent->tunnels[index]);
+    } else if (is_ours && strcmp(control->code, "shared") == 0) {
+        cv_log(agent->options.log, CV_LOG_INFO, "agent", "tunnel_shared",
+               "others who are let in reach the tunnel here", CV_F_STR("tunnel", control->tunnel),
+               CV_F_STR("path", control->message),
+               CV_F_STR("relay", cv_uplink_access(berth->uplink)->relay));
     } else if (is_ours && strcmp(control->code, "refused") == 0) {
         (void)snprintf(berth->tunnels[index].reason, sizeof berth->tunnels[index].reason, "%s",
                        control->message);

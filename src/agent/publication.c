@@ -82,6 +82,22 @@ static json_t *make_rules(const struct cv_tunnel_config *config, const struct pr
     return NULL;
 }
 
+static int set_share(json_t *object, const struct cv_tunnel_config *config)
+{
+    if (config->is_public && json_object_set_new(object, "public", json_true()) != 0)
+        return -1;
+    if (!config->share.count)
+        return 0;
+    json_t *list = json_array();
+    int failed = list ? 0 : -1;
+    for (size_t i = 0; !failed && i < config->share.count; i++)
+        failed = json_array_append_new(list, json_string(config->share.items[i]));
+    if (!failed)
+        return json_object_set_new(object, "share", list);
+    json_decref(list);
+    return failed;
+}
+
 static int set_timer(json_t *object, const char *key, uint64_t own_ms, uint64_t preset_ms)
 {
     uint64_t ms = own_ms != CV_UNSET ? own_ms : preset_ms;
@@ -105,7 +121,8 @@ static char *make_json(const struct cv_publication *p, const struct cv_tunnel_co
         set_timer(object, "first_byte_ms", config->timers_first_byte_ms, preset->first_byte_ms) ==
             0 &&
         set_timer(object, "idle_ms", config->timers_idle_ms, preset->idle_ms) == 0 &&
-        set_timer(object, "total_ms", config->timers_total_ms, CV_UNSET) == 0)
+        set_timer(object, "total_ms", config->timers_total_ms, CV_UNSET) == 0 &&
+        set_share(object, config) == 0)
         text = cv_json_text(object);
     json_decref(object);
     return text;

@@ -37,7 +37,47 @@ void cv_identity_unref(struct cv_identity **identity)
     if (!old || atomic_fetch_sub_explicit(&old->refs, 1, memory_order_acq_rel) != 1)
         return;
     free(old->tunnels);
+    free(old->groups);
     free(old);
+}
+
+/* SHA-256(issuer ‖ NUL ‖ subject): neither part can hold a NUL, so no two users share an input. */
+void cv_identity_user_key(const char *issuer, const char *subject, uint8_t key[CV_SHA256_LEN])
+{
+    uint8_t input[2 * (CV_IDENTITY_MAX_TEXT + 1)];
+    size_t issuer_len = strnlen(issuer, CV_IDENTITY_MAX_TEXT);
+    size_t subject_len = strnlen(subject, CV_IDENTITY_MAX_TEXT);
+    memcpy(input, issuer, issuer_len);
+    input[issuer_len] = '\0';
+    memcpy(input + issuer_len + 1, subject, subject_len);
+    cv_sha256(cv_slice(input, issuer_len + 1 + subject_len), key);
+}
+
+struct cv_identity *cv_identity_new_anonymous(struct cv_slice network)
+{
+    uint8_t input[1 + 64] = {0};
+    struct cv_identity *identity = calloc(1, sizeof *identity);
+    if (!identity)
+        return NULL;
+    atomic_init(&identity->refs, 1);
+    identity->is_anonymous = true;
+    identity->expires_s = identity->valid_until_s = INT64_MAX;
+    (void)cv_slice_to_str(cv_slice_str("anonymous"), identity->tier, sizeof identity->tier);
+    (void)cv_slice_to_str(cv_slice_str("(anonymous)"), identity->subject, sizeof identity->subject);
+    /* No issuer is empty: this is nobody's key. */
+    size_t len = network.len < sizeof input - 1 ? network.len : sizeof input - 1;
+    if (len)
+        memcpy(input + 1, network.data, len);
+    cv_sha256(cv_slice(input, 1 + len), identity->user_key);
+    return identity;
+}
+
+bool cv_identity_is_in_group(const struct cv_identity *identity, const char *group)
+{
+    for (size_t at = 0; at < identity->groups_len; at += strlen(identity->groups + at) + 1)
+        if (strcmp(identity->groups + at, group) == 0)
+            return true;
+    return false;
 }
 
 bool cv_identity_is_same_user(const struct cv_identity *a, const struct cv_identity *b)

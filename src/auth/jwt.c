@@ -16,6 +16,7 @@ void cv_auth_policy_init(struct cv_auth_policy *policy)
         .tier_claim = "tier",
         .permissions_claim = "permissions",
         .tunnels_claim = "tunnels",
+        .groups_claim = "groups",
         .admin_permission = "admin",
     };
 }
@@ -179,12 +180,38 @@ static struct cv_status read_tunnels(const json_t *value, struct cv_identity *ou
     return cv_ok();
 }
 
+/* Names with a NUL or control characters are nobody's groups. */
+static struct cv_status read_groups(const json_t *value, struct cv_identity *out)
+{
+    struct list list;
+    struct cv_slice name;
+    size_t len = 0;
+    if (!list_begin(value, &list))
+        return cv_ok();
+    while (list_next(&list, &name))
+        len += name.len + 1;
+    if (!len)
+        return cv_ok();
+    out->groups = calloc(1, len);
+    if (!out->groups)
+        return cv_status(CV_NO_MEMORY);
+    (void)list_begin(value, &list);
+    while (list_next(&list, &name)) {
+        if (!cv_identity_text_is_valid(name))
+            continue;
+        memcpy(out->groups + out->groups_len, name.data, name.len);
+        out->groups_len += name.len + 1;
+    }
+    return cv_ok();
+}
+
 static struct cv_status read_rights(const struct cv_auth_policy *policy, const json_t *claims,
                                     struct cv_identity *out, struct cv_error *error)
 {
     const json_t *tier = find_claim(claims, policy->tier_claim);
     const json_t *permissions = find_claim(claims, policy->permissions_claim);
     const json_t *tunnels = find_claim(claims, policy->tunnels_claim);
+    const json_t *groups = find_claim(claims, policy->groups_claim);
     struct list list;
     struct cv_slice item;
     if (tier && !json_is_string(tier))
@@ -198,6 +225,8 @@ static struct cv_status read_rights(const struct cv_auth_policy *policy, const j
         while (list_next(&list, &item))
             out->is_admin = out->is_admin || cv_slice_is(item, policy->admin_permission);
     }
+    if (groups)
+        CV_RETURN_IF_ERROR(read_groups(groups, out));
     return tunnels ? read_tunnels(tunnels, out, error) : cv_ok();
 }
 
@@ -217,16 +246,10 @@ static struct cv_status read_subject(const json_t *claims, struct cv_identity *o
     return cv_ok();
 }
 
-/* SHA-256(issuer ‖ NUL ‖ subject): neither part can hold a NUL, so no two users share an input. */
 static void set_user(const struct cv_auth_policy *policy, struct cv_identity *out)
 {
-    uint8_t input[2 * (CV_IDENTITY_MAX_TEXT + 1)];
-    size_t issuer_len = strlen(policy->issuer);
-    size_t subject_len = strlen(out->subject);
-    memcpy(out->issuer, policy->issuer, issuer_len + 1);
-    memcpy(input, policy->issuer, issuer_len + 1);
-    memcpy(input + issuer_len + 1, out->subject, subject_len);
-    cv_sha256(cv_slice(input, issuer_len + 1 + subject_len), out->user_key);
+    memcpy(out->issuer, policy->issuer, strlen(policy->issuer) + 1);
+    cv_identity_user_key(out->issuer, out->subject, out->user_key);
 }
 
 static struct cv_status read_claims(const struct cv_auth_policy *policy, struct cv_slice payload,

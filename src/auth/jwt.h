@@ -26,6 +26,7 @@ struct cv_auth_policy {
     const char
         *permissions_claim;    /* array of strings, or words in a string; default "permissions" */
     const char *tunnels_claim; /* likewise; default "tunnels" */
+    const char *groups_claim;  /* likewise; default "groups" */
     const char *admin_permission; /* default "admin" */
 };
 
@@ -36,7 +37,8 @@ void cv_auth_policy_init(struct cv_auth_policy *policy);
  * Required: `iss`, `aud`, `exp`, `sub` (a string of 1 to 255 bytes without control characters).
  * Times are numbers in [0, year 9999]. A token holds from nbf − skew (inclusive) to exp + skew
  * (exclusive); `iat` more than skew ahead counts as not yet valid. A claim that is there but of the
- * wrong type is malformed: rights are never guessed.
+ * wrong type is malformed: rights are never guessed. Groups alone, which many issuers write for
+ * others than us, just grant nothing then.
  *
  * CV_AUTH_MALFORMED, _BAD_SIGNATURE, _UNKNOWN_KEY as cv_jws_verify; then in this order
  * CV_AUTH_WRONG_ISSUER, _WRONG_AUDIENCE, _EXPIRED, _NOT_YET_VALID. CV_NO_MEMORY. Details never

@@ -305,6 +305,9 @@ static struct cv_status check_request(const struct cv_token_request *request,
     }
     if (request->ttl_s < 1 || request->ttl_s > TTL_MAX_S)
         return cv_fail(error, CV_INVALID, "lifetime: 1 second to 10 years");
+    for (size_t i = 0; i < request->group_count; i++)
+        if (!cv_identity_text_is_valid(cv_slice_str(request->groups[i])))
+            return cv_fail(error, CV_INVALID, "not a group's name");
     if (request->tunnel_count > CV_IDENTITY_MAX_TUNNELS)
         return cv_fail(error, CV_INVALID, "at most %d tunnels", CV_IDENTITY_MAX_TUNNELS);
     for (size_t i = 0; i < request->tunnel_count; i++) {
@@ -312,6 +315,18 @@ static struct cv_status check_request(const struct cv_token_request *request,
             return cv_fail(error, CV_INVALID, "not a tunnel name: %.80s", request->tunnels[i]);
     }
     return cv_ok();
+}
+
+/* NULL without memory. */
+static json_t *text_list(const char *const *items, size_t count)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < count; i++)
+        if (json_array_append_new(list, json_string(items[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
 }
 
 /* NULL when memory is short or text is not UTF-8. */
@@ -329,11 +344,12 @@ static json_t *make_claims(const struct cv_token_request *request)
     int failed = !claims;
     if (claims && request->is_admin)
         failed |= json_object_set_new(claims, "permissions", json_pack("[s]", "admin"));
+    if (claims && request->group_count)
+        failed |=
+            json_object_set_new(claims, "groups", text_list(request->groups, request->group_count));
     if (claims && request->tunnel_count) {
-        json_t *tunnels = json_array();
-        for (size_t i = 0; i < request->tunnel_count; i++)
-            failed |= json_array_append_new(tunnels, json_string(request->tunnels[i]));
-        failed |= json_object_set_new(claims, "tunnels", tunnels);
+        failed |= json_object_set_new(claims, "tunnels",
+                                      text_list(request->tunnels, request->tunnel_count));
     }
     if (!failed)
         return claims;

@@ -52,6 +52,8 @@ struct cv_token_request {
     bool is_admin;
     const char *const *tunnels; /* names; none: every tunnel of the user */
     size_t tunnel_count;
+    const char *const *groups;
+    size_t group_count;
     int64_t now_s;
     int64_t ttl_s; /* 1 s to 10 years */
 };

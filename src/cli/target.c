@@ -6,10 +6,11 @@
 #include "config/agent_config.h"
 #include "config/value.h"
 
+#include <stddef.h>
 #include <stdio.h>
 
 struct values {
-    char unused;
+    bool is_public;
 };
 
 #define NAME_OPTION                                                                                \
@@ -22,6 +23,11 @@ static const struct cv_option http_options[] = {
     CV_OPT_SETTING("tunnels[0].preset", "preset", 'p', "ollama|openai|none",
                    "Headers, timers and rules that fit the service; ollama when the port is "
                    "11434, else none."),
+    CV_OPT_SETTING("tunnels[0].share", "share", 0, "SUBJECT,group:NAME,...",
+                   "Let other users of the relay in, at /t/OWNER~NAME/, by the subject of their "
+                   "token or a group in it."),
+    CV_OPT_FLAG(struct values, is_public, "public", 0,
+                "Let anybody in there, without a token, where the relay permits that."),
     CV_OPT_HELP,
 };
 
@@ -38,7 +44,8 @@ const struct cv_command cv_cli_http_command = {
         "it at <relay>/t/NAME/ with a token of the same user. The token comes from CULVERT_TOKEN\n"
         "or --token-file.\n",
     .examples = "  culvert http 11434 --server wss://relay.example.org --name home\n"
-                "  culvert http 8000 --preset openai --server wss://relay.example.org\n",
+                "  culvert http 8000 --preset openai --server wss://relay.example.org\n"
+                "  culvert http 8000 --share bob,group:lab --server wss://relay.example.org\n",
     .options = http_options,
     .option_count = sizeof http_options / sizeof http_options[0],
 };
@@ -78,6 +85,8 @@ int cv_cli_publish_target(const struct cv_target_command *target, int argc, cons
                 cv_client_override(&parsed, "tunnels[0].kind", target->kind, "TARGET");
     if (fits && !cv_client_has_override(&parsed, "tunnels[0].name"))
         fits = cv_client_override(&parsed, "tunnels[0].name", name, "--name");
+    if (fits && values.is_public)
+        fits = cv_client_override(&parsed, "tunnels[0].public", "true", "--public");
     if (!fits) {
         cv_cli_complain(CV_USAGE, NULL);
         return CV_EXIT_USAGE;

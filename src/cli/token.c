@@ -21,6 +21,7 @@ struct values {
     bool is_dev, is_admin, wants_jwks;
     const char *key_path, *subject, *tier, *ttl, *issuer, *audience;
     struct cv_option_list tunnels;
+    struct cv_option_list groups;
 };
 
 static const struct cv_option options[] = {
@@ -34,6 +35,8 @@ static const struct cv_option options[] = {
     CV_OPT_TEXT(struct values, ttl, "ttl", 0, "TIME", "How long it holds, such as 1h; 1h without."),
     CV_OPT_LIST(struct values, tunnels, "tunnel", 0, "NAME",
                 "Good for this tunnel only; may be given several times."),
+    CV_OPT_LIST(struct values, groups, "group", 0, "NAME",
+                "The user is in this group (claim `groups`); may be given several times."),
     CV_OPT_TEXT(struct values, issuer, "issuer", 0, "TEXT", "With --key: the relay's auth.issuer."),
     CV_OPT_TEXT(struct values, audience, "audience", 0, "TEXT",
                 "With --key: one of the relay's auth.audience."),
@@ -85,6 +88,9 @@ static const char *check(const struct values *v, struct cv_token_request *reques
     for (size_t i = 0; i < v->tunnels.count; i++)
         if (!cv_tunnel_name_is_valid(cv_slice_str(v->tunnels.items[i])))
             return "--tunnel is a tunnel's name: a-z, 0-9 and inner -, 1 to 63 characters";
+    for (size_t i = 0; i < v->groups.count; i++)
+        if (!cv_identity_text_is_valid(cv_slice_str(v->groups.items[i])))
+            return "--group is 1 to 255 bytes without control characters";
     request->ttl_s = (int64_t)(ttl_ms / 1000);
     request->issuer = v->issuer;
     request->audience = v->audience;
@@ -93,6 +99,8 @@ static const char *check(const struct values *v, struct cv_token_request *reques
     request->is_admin = v->is_admin;
     request->tunnels = v->tunnels.items;
     request->tunnel_count = v->tunnels.count;
+    request->groups = v->groups.items;
+    request->group_count = v->groups.count;
     request->now_s = (int64_t)time(NULL);
     return NULL;
 }

@@ -6,6 +6,8 @@
 
 #include <stdarg.h>
 
+enum { SHARE_MAX = 64 }; /* as many as a relay takes */
+
 #define CV_SETTING_OWNER struct cv_tunnel_config
 static const struct cv_setting tunnel_settings[] = {CV_TUNNEL_SETTINGS(CV_SETTING_ROW)};
 #undef CV_SETTING_OWNER
@@ -164,6 +166,12 @@ static void check_tunnel(const struct check *c, size_t index)
             complain(c, "tunnels", "[%zu].allow has \"%.80s\", but a rule must be METHOD /path",
                      index, tunnel->allow.items[i]);
     }
+    if (tunnel->kind && strcmp(tunnel->kind, "http") != 0 &&
+        (tunnel->share.count || tunnel->is_public))
+        complain(c, "tunnels", "[%zu] is %s, but share and public are for http", index,
+                 tunnel->kind);
+    if (tunnel->share.count > SHARE_MAX)
+        complain(c, "tunnels", "[%zu].share has more than %d entries", index, SHARE_MAX);
     for (size_t i = 0; i < index && tunnel->name; i++) {
         const char *other = cv_agent_config_tunnel(c->config, i)->name;
         if (other && strcmp(other, tunnel->name) == 0)

@@ -40,6 +40,12 @@
       "A request may take this long altogether; 0 has no limit. Without it the relay's.", "30m")   \
     X(concurrency, "concurrency", INT, "0", CV_RANGE(0, 1000), NULL, 0,                            \
       "Requests that the service gets at once, others wait; 0 sets no limit of its own.", "4")     \
+    X(share, "share", LIST, "", CV_ANY, NULL, 0,                                                   \
+      "Who else may use the tunnel, at /t/OWNER~NAME/: subjects as their tokens have them, and "   \
+      "`group:NAME` for whoever's token is in that group. At most 64; without it, nobody.",        \
+      "bob")                                                                                       \
+    X(is_public, "public", BOOL, "false", CV_ANY, NULL, 0,                                         \
+      "Anybody may use it there, without a token, where the relay permits that.", "true")          \
     X(authorization, "authorization", ENUM, "pass", CV_CHOICES("pass|drop"), NULL, 0,              \
       "pass: the service gets the consumer's Authorization where the relay's token came in "       \
       "Culvert-Authorization instead. drop: it never does.", "drop")

@@ -118,6 +118,13 @@
       "Claim with the user's permissions, a list of strings.", "permissions")                      \
     X(auth_claims_tunnels, "auth.claims.tunnels", STRING, "tunnels", CV_ANY, NULL, 0,              \
       "Claim with the tunnels a token is limited to; without it all of the user's.", "tunnels")    \
+    X(auth_claims_groups, "auth.claims.groups", STRING, "groups", CV_ANY, NULL, 0,                 \
+      "Claim with the user's groups, a list of strings or words in one: whom a tunnel can be "     \
+      "shared with.", "https://example.org/groups")                                                \
+    X(sharing, "sharing", ENUM, "users", CV_CHOICES("none|users|public"), NULL, CV_SETTING_RUNTIME, \
+      "What owners may do with their tunnels: keep them to themselves (none), let other users of " \
+      "this relay in, by subject or group (users), or anybody without a token as well (public).",  \
+      "public")                                                                                    \
     X(ssh_host_key_file, "ssh.host_key_file", PATH, "", CV_ANY, NULL, 0,                           \
       "Ed25519 host key; without it one is made in the state folder at first start.",              \
       "/etc/culvert/host_key")                                                                     \

@@ -86,10 +86,12 @@ static void add_tunnel(void *arg, const struct cv_registry_tunnel *tunnel)
             links = NULL;
         }
     json_t *object =
-        links ? json_pack("{s:s, s:s, s:s, s:i, s:s, s:o}", "name", tunnel->spec->name, "owner",
-                          cv_session_user_id(cv_registry_tunnel_session(tunnel, 0)), "kind",
-                          is_http ? "http" : "tcp", "concurrency", (int)tunnel->spec->concurrency,
-                          "preset", tunnel->spec->preset, "links", links)
+        links ? json_pack("{s:s, s:s, s:s, s:i, s:s, s:o, s:b, s:o}", "name", tunnel->spec->name,
+                          "owner", cv_session_user_id(cv_registry_tunnel_session(tunnel, 0)),
+                          "kind", is_http ? "http" : "tcp", "concurrency",
+                          (int)tunnel->spec->concurrency, "preset", tunnel->spec->preset, "links",
+                          links, "public", (int)tunnel->spec->share.is_public, "share",
+                          cv_share_list(&tunnel->spec->share))
               : NULL;
     listing->is_failed = json_array_append_new(listing->list, object) != 0;
 }

@@ -196,7 +196,7 @@ static void open_tcp(struct cv_session *session, struct cv_stream *stream,
     cv_buf_init(&bridge->to_stream, BRIDGE_HELD_MAX);
     cv_buf_init(&bridge->to_upstream, BRIDGE_HELD_MAX);
     cv_stream_set_ops(stream, &stream_ops, bridge);
-    const struct cv_upstream_wish wish = {.user = cv_limits_user_tag(session->identity)};
+    const struct cv_upstream_wish wish = {.consumer = session->user_key};
     struct cv_status status =
         cv_upstream_open(session->worker, route, &wish, &up_ops, bridge, &bridge->upstream);
     if (!cv_is_ok(status))
@@ -211,8 +211,8 @@ void cv_bridge_direct(struct cv_session *session, struct cv_stream *stream, stru
     struct cv_status status = cv_status(CV_NO_TUNNEL);
     if (cv_tunnel_name_is_valid(name) && cv_identity_may_use_tunnel(session->identity, name))
         status = cv_registry_find(worker->relay->registry,
-                                  (const struct cv_user_key *)session->identity->user_key, name,
-                                  worker->index, cv_worker_now_ms(worker->worker), &route);
+                                  (const struct cv_user_key *)session->identity->user_key, NULL,
+                                  name, worker->index, cv_worker_now_ms(worker->worker), &route);
     if (!cv_is_ok(status)) {
         cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "tunnel-unknown: no such tunnel of yours");
         return;

@@ -15,6 +15,7 @@
 #include "net/addr.h"
 #include "proto/http/http.h"
 #include "proto/http/http_parser.h"
+#include "proto/http/http_path.h"
 #include "relay/consumer.h"
 #include "relay/limits.h"
 #include "relay/port.h"
@@ -68,10 +69,9 @@ struct exchange {
     bool is_api;                /* its body is the API's */
     bool is_wrong_method;
     uint64_t body_received;
-    uint64_t answered;       /* bytes from the service, its head included */
-    const char *method;      /* for the audit log: a literal */
-    const char *prefix_name; /* tunnel's name on the path form, else NULL */
-    int status;              /* of the final answer, 0 before */
+    uint64_t answered;  /* bytes from the service, its head included */
+    const char *method; /* for the audit log: a literal */
+    int status;         /* of the final answer, 0 before */
     unsigned tries;
     enum cv_http_framing request_framing, response_framing;
     cv_source *source;      /* for the moment; NULL: not counted */
@@ -84,6 +84,7 @@ struct exchange {
     uint64_t asked_ms;      /* Culvert-Timeout, within timers.asked_max; 0: not asked */
     size_t queue_position;  /* told with a 503: where it waited, or would have; 0: it did not … */
     uint64_t queue_wait_ms; /* … and for how much longer, about */
+    bool has_prefix;        /* the tunnel's name is in the path */
     bool is_admitted;       /* counted for the source */
     bool is_charged;        /* the relay that passed it on has counted it */
     bool is_replayable;     /* `request` still begins with the first byte */
@@ -209,6 +210,25 @@ bool route_authenticate(struct cv_consumer *c);
 /* A request for a tunnel is in the audit log once, with its end (exchange.c) or as refused: this is
  * for links and the API. `what` is borrowed. */
 void route_audit_auth_ok(const struct cv_consumer *c, const char *what);
+
+/* The request shows no token, of ours or not. */
+bool route_has_no_token(const struct cv_consumer *c);
+
+/* ---- visit.c ---- */
+
+/* Whoever asks is somebody from now on: the user of the token, or, where the path names an owner
+ * and the relay has public tunnels, somebody anonymous. False: as route_authenticate. */
+bool visit_enter(struct cv_consumer *c, const struct cv_http_tunnel_path *at);
+/* A token for some tunnels is for those of its own user. */
+bool visit_is_within_token(const struct cv_consumer *c, const struct cv_http_tunnel_path *at);
+/* As cv_registry_find, for who asks; the tunnel that `at` names, and the one of x.route again. */
+struct cv_status visit_find(const struct cv_consumer *c, const struct cv_http_tunnel_path *at,
+                            struct cv_route *route);
+struct cv_status visit_find_again(const struct cv_consumer *c, struct cv_route *route);
+/* There is no such tunnel for anybody anonymous: answers that a token is missing. */
+void visit_want_token(struct cv_consumer *c);
+/* For logs: whose tunnel it is, at most 63 bytes; NULL: that of who asks. As long as x.route. */
+const char *visit_owner(const struct cv_consumer *c);
 
 /* ---- wish.c ---- */
 

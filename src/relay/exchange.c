@@ -36,6 +36,7 @@ static void audit_forward(const struct cv_consumer *c)
         CV_F_STR("userId", x->identity->subject),
         CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
         CV_F_STR("requestId", x->id),
+        CV_F_STR("owner", visit_owner(c)),
         CV_F_STR("tunnel", x->route.spec->name),
         CV_F_STR("method", x->method),
         CV_F_INT("status", x->status),
@@ -124,7 +125,8 @@ void exchange_finish(struct cv_consumer *c)
     bool is_clean = x->is_request_whole && x->request_sent == cv_buf_len(&x->request);
     cv_log(c->worker->relay->log, CV_LOG_DEBUG, "http", "request", "request served",
            CV_F_STR("correlationId", x->id), CV_F_INT("status", x->status),
-           CV_F_STR("tunnel", x->route.spec->name), CV_F_STR("userId", x->identity->subject),
+           CV_F_STR("tunnel", x->route.spec->name), CV_F_STR("owner", visit_owner(c)),
+           CV_F_STR("userId", x->identity->subject),
            CV_F_UINT("durationMs", consumer_now_ms(c) - x->started_ms));
     release(c, is_clean && x->is_service_reusable);
     consumer_request_done(c, x->is_request_whole);
@@ -370,10 +372,9 @@ static void open_upstream(struct cv_consumer *c)
     if (x->is_upgrade)
         max_idle_ms = 0;
     x->request_sent = 0;
-    const struct cv_upstream_wish wish = {.max_idle_ms = max_idle_ms,
-                                          .correlation = x->id,
-                                          .priority = x->priority,
-                                          .user = cv_limits_user_tag(x->identity)};
+    struct cv_upstream_wish wish = {
+        .max_idle_ms = max_idle_ms, .correlation = x->id, .priority = x->priority};
+    memcpy(&wish.consumer, x->identity->user_key, sizeof wish.consumer);
     struct cv_status status =
         cv_upstream_open(c->worker, &x->route, &wish, &up_ops, c, &x->upstream);
     if (!cv_is_ok(status)) {
@@ -408,9 +409,7 @@ static bool reroute(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
     struct cv_route route;
-    struct cv_status status = cv_registry_find(
-        c->worker->relay->registry, (struct cv_user_key *)x->identity->user_key,
-        cv_slice_str(x->route.spec->name), c->worker->index, consumer_now_ms(c), &route);
+    struct cv_status status = visit_find_again(c, &route);
     if (!cv_is_ok(status))
         return false;
     if (!cv_tunnel_spec_is_same(route.spec, x->route.spec)) {
@@ -419,8 +418,6 @@ static bool reroute(struct cv_consumer *c)
     }
     cv_route_done(&x->route);
     x->route = route;
-    if (x->prefix_name)
-        x->prefix_name = route.spec->name;
     return true;
 }
 

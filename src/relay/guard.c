@@ -49,7 +49,8 @@ static void log_change(const struct cv_consumer *c)
         c->worker->relay->log, is_open ? CV_LOG_WARN : CV_LOG_INFO, "breaker", "breaker_state",
         is_open ? "the service fails: requests rest for a while" : "the service answers again",
         CV_F_STR("state", cv_breaker_state_name(state)), CV_F_STR("tunnel", x->route.spec->name),
-        CV_F_STR("userId", x->identity->subject), CV_F_STR("correlationId", x->id));
+        CV_F_STR("owner", visit_owner(c)), CV_F_STR("userId", x->identity->subject),
+        CV_F_STR("correlationId", x->id));
 }
 
 void guard_tell(struct cv_consumer *c, enum cv_breaker_outcome outcome)

@@ -177,9 +177,10 @@ static struct cv_status write_origin(const struct cv_consumer *c, struct cv_buf 
 
 static struct cv_status write_target(struct cv_consumer *c, struct cv_buf *out)
 {
-    struct cv_slice path = c->head.path, name, rest;
-    if (c->x.prefix_name && cv_http_split_tunnel_path(c->head.path, &name, &rest))
-        path = rest;
+    struct cv_slice path = c->head.path;
+    struct cv_http_tunnel_path at;
+    if (c->x.has_prefix && cv_http_split_tunnel_path(c->head.path, &at))
+        path = at.rest;
     /* As it came, in one piece: all but a path that is left out. */
     if (path.len && !c->head.has_query)
         return cv_http_write_request_line(out, c->head.method, path);
@@ -209,7 +210,7 @@ static bool is_passing_authorization(const struct cv_consumer *c)
     if (!c->x.route.spec->passes_authorization)
         return false;
     if (!token)
-        return c->owner != NULL;
+        return c->owner != NULL || c->x.identity->is_anonymous;
     return other && !cv_slice_equal_nocase(*token, *other);
 }
 
@@ -261,17 +262,16 @@ static struct cv_status write_rewritten(struct cv_consumer *c, const struct cv_h
 static struct cv_status write_pathful(struct cv_consumer *c, const struct cv_http_head *head,
                                       struct cv_buf *out)
 {
-    char prefix[CV_TUNNEL_NAME_MAX + 8] = "";
-    if (c->x.prefix_name)
-        (void)snprintf(prefix, sizeof prefix, "/t/%s", c->x.prefix_name);
+    struct cv_http_tunnel_path at = {0};
+    bool has_prefix = c->x.has_prefix && cv_http_split_tunnel_path(c->head.path, &at);
     for (size_t i = 0; i < head->field_count; i++) {
         const struct cv_http_field *f = &head->fields[i];
         if (!cv_slice_is_nocase(f->name, "Set-Cookie") &&
             !cv_slice_is_nocase(f->name, "Location") &&
             !cv_slice_is_nocase(f->name, "Content-Location"))
             continue;
-        if (c->x.prefix_name)
-            TRY(write_rewritten(c, f, cv_slice_str(prefix), out));
+        if (has_prefix)
+            TRY(write_rewritten(c, f, at.prefix, out));
         else
             TRY(cv_http_write_field(out, f->name, f->value));
     }

@@ -31,7 +31,7 @@ struct cv_pipe {
     char correlation[CV_STREAM_CORRELATION_MAX + 1]; /* of the request it was opened for */
     uint32_t max_idle_ms; /* waiting: how old an idle stream it may take over */
     enum cv_priority priority;
-    uint64_t user;
+    struct cv_user_key consumer;
     struct cv_queue_entry turn;     /* waiting */
     struct cv_bucket_entry *queuer; /* counts it for its user while it waits; NULL: not counted */
     uint64_t open_ms;               /* since when it has carried a request */
@@ -109,8 +109,7 @@ void cv_pool_each_waiting(const struct cv_pool *pool,
                                             .priority = pipe->priority,
                                             .position = position,
                                             .waited_ms = now_ms - pipe->turn.since_ms,
-                                            .estimated_ms = position * each_ms,
-                                            .user = pipe->user});
+                                            .estimated_ms = position * each_ms});
     }
 }
 
@@ -297,12 +296,15 @@ static bool is_held_by_concurrency(const struct cv_pool *pool, const struct cv_t
     return spec->concurrency && in_use(pool, spec->name) >= spec->concurrency;
 }
 
-/* An idle stream to the tunnel, idle for less than `max_idle_ms`; 0: none. */
-static struct cv_pipe *find_idle(struct cv_pool *pool, const char *name, uint32_t max_idle_ms)
+/* An idle stream to the tunnel, idle for less than `max_idle_ms`; 0: none. What a connection to
+ * the service knows of one consumer is not for the next: it is always the same one's. */
+static struct cv_pipe *find_idle(struct cv_pool *pool, const char *name,
+                                 const struct cv_user_key *consumer, uint32_t max_idle_ms)
 {
     uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
     for (struct cv_pipe *p = pool->idle; p && now_ms - p->idle_since_ms < max_idle_ms; p = p->next)
-        if (strcmp(p->spec->name, name) == 0)
+        if (strcmp(p->spec->name, name) == 0 &&
+            memcmp(&p->consumer, consumer, sizeof *consumer) == 0)
             return p;
     return NULL;
 }
@@ -346,7 +348,8 @@ static bool serve_one(struct cv_pool *pool)
     for (struct cv_pipe *pipe; (pipe = next_waiting(&walk));) {
         if (is_held_by_concurrency(pool, pipe->spec))
             continue; /* others may pass */
-        struct cv_pipe *idle = find_idle(pool, pipe->spec->name, pipe->max_idle_ms);
+        struct cv_pipe *idle =
+            find_idle(pool, pipe->spec->name, &pipe->consumer, pipe->max_idle_ms);
         struct cv_status status = idle ? cv_ok() : try_open(pipe);
         if (status.id == CV_AGAIN) {
             evict_idle(pool);
@@ -452,6 +455,14 @@ void cv_pool_withdraw_tunnel(struct cv_pool *pool, const char *name)
 
 /* ---- what requests call ---- */
 
+/* cv_limits_user_tag of whom it is for. */
+static uint64_t user_tag(const struct cv_pipe *pipe)
+{
+    uint64_t tag;
+    memcpy(&tag, pipe->consumer.bytes, sizeof tag);
+    return tag;
+}
+
 struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
                               const struct cv_upstream_wish *wish,
                               const struct cv_upstream_ops *ops, void *arg, struct cv_pipe **out)
@@ -461,7 +472,8 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
     if (!session->link)
         return cv_status(CV_LINK_LOST);
     bool is_held = cv_link_is_detached(session->link) || is_held_by_concurrency(pool, spec);
-    struct cv_pipe *pipe = is_held ? NULL : find_idle(pool, spec->name, wish->max_idle_ms);
+    struct cv_pipe *pipe =
+        is_held ? NULL : find_idle(pool, spec->name, &wish->consumer, wish->max_idle_ms);
     if (pipe) {
         leave_list(pipe);
         cv_tunnel_spec_unref(&pipe->spec);
@@ -484,7 +496,7 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
                              .port = port,
                              .max_idle_ms = wish->max_idle_ms,
                              .priority = wish->priority,
-                             .user = wish->user};
+                             .consumer = wish->consumer};
     if (wish->correlation)
         (void)cv_slice_to_str(cv_slice_str(wish->correlation), pipe->correlation,
                               sizeof pipe->correlation);
@@ -497,7 +509,7 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
         return status;
     }
     uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
-    if (status.id == CV_AGAIN && !cv_limits_queue_enter(limits_of(pool), pipe->user,
+    if (status.id == CV_AGAIN && !cv_limits_queue_enter(limits_of(pool), user_tag(pipe),
                                                         pool->waiting.count, now_ms, &pipe->queuer))
         status = cv_status(CV_QUEUE_FULL);
     enter(pipe, PIPE_WAITING);

@@ -60,7 +60,6 @@ struct cv_pool_waiting {
     enum cv_priority priority;
     size_t position; /* from 1 */
     uint64_t waited_ms, estimated_ms;
-    uint64_t user; /* cv_limits_user_tag */
 };
 
 /* Calls `each` for all that wait here, who goes first first. It must not open or close any. */

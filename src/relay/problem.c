@@ -152,6 +152,7 @@ static void log_answer(const struct cv_consumer *c, enum cv_status_id id, enum c
                    CV_F_STR("correlationId", c->x.id), CV_F_STATUS(cv_status(id)),
                    CV_F_STR("hop", cv_hop_name(hop)), CV_F_STR("detail", detail),
                    CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
+                   CV_F_STR("owner", visit_owner(c)),
                    CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL));
 }
 
@@ -179,6 +180,7 @@ static void audit_refused(const struct cv_consumer *c, enum cv_status_id id)
     bool is_limit = id == CV_RATE_LIMITED || id == CV_QUEUE_FULL || id == CV_CHANNEL_LIMIT;
     const struct cv_log_field fields[] = {
         CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL),
+        CV_F_STR("owner", visit_owner(c)),
         CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
         CV_F_STR("requestId", c->x.id),
         CV_F_STR("reason", cv_status_name(id)),

@@ -22,7 +22,8 @@ struct publisher {
     uint32_t port;
 };
 
-/* A name of a user. Without publishers it is only remembered. */
+/* A name of a user. Without publishers it is only remembered, with its spec where that is shared.
+ */
 struct entry {
     char name[CV_TUNNEL_NAME_MAX + 1];
     struct cv_tunnel_spec *spec;
@@ -180,13 +181,15 @@ static const struct publisher *choose(const struct entry *entry, unsigned prefer
 }
 
 struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_user_key *user,
-                                  struct cv_slice name, unsigned prefer_worker, uint64_t now_ms,
-                                  struct cv_route *route)
+                                  const struct cv_guest *guest, struct cv_slice name,
+                                  unsigned prefer_worker, uint64_t now_ms, struct cv_route *route)
 {
     *route = (struct cv_route){0};
     enum cv_status_id status = CV_NO_TUNNEL;
     (void)pthread_rwlock_rdlock(&registry->lock);
     const struct entry *entry = find_entry(find_user(registry, user), name);
+    if (guest && entry && (!entry->spec || !cv_share_admits(&entry->spec->share, guest)))
+        entry = NULL;
     if (entry && entry->count) {
         const struct publisher *publisher = choose(entry, prefer_worker);
         route->spec = cv_tunnel_spec_ref(entry->spec);
@@ -219,7 +222,9 @@ static void remove_publisher(struct cv_registry *registry, struct entry *entry, 
     cv_session_unref(&entry->publishers[at].session);
     entry->publishers[at] = entry->publishers[--entry->count];
     if (entry->count == 0) {
-        cv_tunnel_spec_unref(&entry->spec); /* rules are not kept for a day */
+        /* Rules are not kept for a day, unless guests are to be told that the agent is away. */
+        if (!cv_share_is_any(&entry->spec->share))
+            cv_tunnel_spec_unref(&entry->spec);
         entry->gone_ms = now_ms;
         registry->published--;
     }

@@ -40,11 +40,11 @@ struct cv_route {
 };
 
 /* Finds a session that publishes `name` for `user`: on worker `prefer_worker` if there is one, else
- * the least busy. CV_NO_TUNNEL; CV_AGENT_OFFLINE when the name was published in the last 24 hours.
- */
+ * the least busy. `guest` is who asks, NULL: the user itself. CV_NO_TUNNEL, also where the guest is
+ * not let in; CV_AGENT_OFFLINE when the name was published in the last 24 hours. */
 struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_user_key *user,
-                                  struct cv_slice name, unsigned prefer_worker, uint64_t now_ms,
-                                  struct cv_route *route);
+                                  const struct cv_guest *guest, struct cv_slice name,
+                                  unsigned prefer_worker, uint64_t now_ms, struct cv_route *route);
 void cv_route_done(struct cv_route *route);
 
 /* `session` publishes spec->name. Sessions of another agent that published it lose it: they are in

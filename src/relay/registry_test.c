@@ -81,8 +81,9 @@ static struct cv_session *find_from(struct fixture *f, const struct cv_user_key 
                                     enum cv_status_id want)
 {
     struct cv_route route;
-    assert_status(cv_registry_find(f->registry, user, cv_slice_str(name), worker, now_ms, &route),
-                  want);
+    assert_status(
+        cv_registry_find(f->registry, user, NULL, cv_slice_str(name), worker, now_ms, &route),
+        want);
     struct cv_session *session = route.session;
     if (want != CV_OK) {
         assert_null(route.session);
@@ -196,7 +197,7 @@ static void publishing_again_replaces_spec_and_port(void **state)
     struct cv_route route;
     publish(f, f->a1, "home");
     assert_int_equal(publish_at(f, &f->alice, f->a1, "home", 5432, NULL), 0);
-    assert_ok(cv_registry_find(f->registry, &f->alice, cv_slice_str("home"), 0, 0, &route));
+    assert_ok(cv_registry_find(f->registry, &f->alice, NULL, cv_slice_str("home"), 0, 0, &route));
     assert_int_equal(route.port, 5432);
     cv_route_done(&route);
     assert_int_equal(cv_registry_tunnels(f->registry), 1);
@@ -209,7 +210,7 @@ static void a_route_outlives_its_withdrawal(void **state)
     struct fixture *f = *state;
     struct cv_route route;
     publish(f, f->a1, "home");
-    assert_ok(cv_registry_find(f->registry, &f->alice, cv_slice_str("home"), 0, 0, &route));
+    assert_ok(cv_registry_find(f->registry, &f->alice, NULL, cv_slice_str("home"), 0, 0, &route));
     withdraw(f, f->a1, "", 1);
     cv_registry_expire(f->registry, 2ull * DAY_MS);
     assert_string_equal(route.spec->name, "home");

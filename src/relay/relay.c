@@ -114,6 +114,7 @@ static struct cv_status open_policy(struct cv_relay *relay, struct cv_error *err
     policy->tier_claim = c->auth_claims_tier;
     policy->permissions_claim = c->auth_claims_permissions;
     policy->tunnels_claim = c->auth_claims_tunnels;
+    policy->groups_claim = c->auth_claims_groups;
     policy->algs = 0;
     for (size_t i = 0; i < c->auth_algorithms.count; i++) {
         enum cv_jws_alg alg;

@@ -266,7 +266,7 @@ void cv_revocations_free(struct cv_revocations **revocations)
 
 bool cv_revocations_cover(struct cv_revocations *r, const struct cv_identity *identity)
 {
-    if (atomic_load_explicit(&r->count, memory_order_acquire) == 0)
+    if (atomic_load_explicit(&r->count, memory_order_acquire) == 0 || identity->is_anonymous)
         return false;
     (void)pthread_rwlock_rdlock(&r->lock);
     const struct revocation *user = find(r, 's', identity->subject);

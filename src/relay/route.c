@@ -227,19 +227,15 @@ static bool host_names_tunnel(struct cv_consumer *c, struct cv_slice *name)
     return true;
 }
 
-/* Which tunnel, if any; and whether its name is in the path. */
-static bool find_tunnel(struct cv_consumer *c, struct cv_slice *name, bool *is_path_form)
+/* Which tunnel, if any; its prefix is empty where the path does not name it. */
+static bool find_tunnel(struct cv_consumer *c, struct cv_http_tunnel_path *at)
 {
-    struct cv_slice rest;
-    *is_path_form = false;
+    *at = (struct cv_http_tunnel_path){0};
     if (c->owner) {
-        *name = cv_slice_str(c->tunnel);
+        at->name = cv_slice_str(c->tunnel);
         return true;
     }
-    if (host_names_tunnel(c, name))
-        return true;
-    *is_path_form = true;
-    return cv_http_split_tunnel_path(c->head.path, name, &rest);
+    return host_names_tunnel(c, &at->name) || cv_http_split_tunnel_path(c->head.path, at);
 }
 
 /* Lines, with a NUL behind them. */
@@ -278,14 +274,13 @@ static bool serve_preflight(struct cv_consumer *c)
 }
 
 /* "/t/home" is a folder: pages in it need the slash for their relative links. */
-static bool serve_slash(struct cv_consumer *c)
+static bool serve_slash(struct cv_consumer *c, const struct cv_http_tunnel_path *at)
 {
-    struct cv_slice name, rest;
-    if (!c->x.prefix_name || !consumer_is_get(c) ||
-        !cv_http_split_tunnel_path(c->head.path, &name, &rest) || rest.len)
+    if (!at->prefix.len || !consumer_is_get(c) || at->rest.len)
         return false;
-    char line[CV_TUNNEL_NAME_MAX + 32];
-    (void)snprintf(line, sizeof line, "Location: /t/%s/\r\n", c->x.prefix_name);
+    char line[CV_TUNNEL_NAME_MAX + 3 * CV_IDENTITY_MAX_TEXT + 32];
+    (void)snprintf(line, sizeof line, "Location: %.*s/\r\n", (int)at->prefix.len,
+                   (const char *)at->prefix.data);
     problem_simple(c, 308, NULL, NULL, line);
     return true;
 }
@@ -301,11 +296,11 @@ static bool serve_last_hop(struct cv_consumer *c)
     return true;
 }
 
-static bool check_rules(struct cv_consumer *c)
+static bool check_rules(struct cv_consumer *c, const struct cv_http_tunnel_path *at)
 {
-    struct cv_slice path = c->head.path, name, rest;
-    if (c->x.prefix_name && cv_http_split_tunnel_path(c->head.path, &name, &rest))
-        path = rest.len ? rest : cv_slice_str("/");
+    struct cv_slice path = c->head.path;
+    if (at->prefix.len)
+        path = at->rest.len ? at->rest : cv_slice_str("/");
     if (c->x.route.spec->kind != CV_TUNNEL_HTTP) {
         problem_answer(c, CV_NO_TUNNEL, CV_HOP_RELAY, "this tunnel carries TCP, not HTTP", false);
         return false;
@@ -333,20 +328,11 @@ static bool wait_for_agent(struct cv_consumer *c)
     return true;
 }
 
-static struct cv_status find_route(const struct cv_consumer *c, struct cv_slice name,
-                                   struct cv_route *route)
-{
-    return cv_registry_find(c->worker->relay->registry,
-                            (const struct cv_user_key *)c->x.identity->user_key, name,
-                            c->worker->index, consumer_now_ms(c), route);
-}
-
 static bool is_agent_back(struct cv_consumer *c)
 {
-    struct cv_slice name;
+    struct cv_http_tunnel_path at;
     struct cv_route route;
-    bool is_path_form;
-    if (!find_tunnel(c, &name, &is_path_form) || !cv_is_ok(find_route(c, name, &route)))
+    if (!find_tunnel(c, &at) || !cv_is_ok(visit_find(c, &at, &route)))
         return false;
     cv_route_done(&route);
     return true;
@@ -362,7 +348,7 @@ bool route_is_due(struct cv_consumer *c)
            atomic_load_explicit(&relay->is_draining, memory_order_relaxed);
 }
 
-static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_path_form)
+static void serve_tunnel(struct cv_consumer *c, const struct cv_http_tunnel_path *at)
 {
     bool has_body = c->head.framing != CV_HTTP_NO_BODY;
     if (serve_preflight(c))
@@ -374,21 +360,24 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
         return;
     }
     bool is_known = c->agent_due_ms; /* who waited for the agent has been let in */
-    if (!is_known && (!source_admit(c, CV_LIMIT_REQUESTS) || !route_authenticate(c) ||
+    if (!is_known && (!source_admit(c, CV_LIMIT_REQUESTS) || !visit_enter(c, at) ||
                       !source_admit_user(c, CV_LIMIT_REQUESTS)))
         return;
-    if (!cv_identity_may_use_tunnel(c->x.identity, name)) {
+    if (!visit_is_within_token(c, at)) {
         problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "the token is not valid for this tunnel",
                        !has_body);
         return;
     }
-    struct cv_status status = find_route(c, name, &c->x.route);
+    struct cv_status status = visit_find(c, at, &c->x.route);
     if (!cv_is_ok(status)) {
         if (pass_to_predecessor(c) || wait_for_agent(c))
             return;
         /* Whether the agent would have come is not known where the relay stops first. */
         bool is_cut = c->agent_due_ms && consumer_now_ms(c) < c->agent_due_ms;
-        problem_answer(c, is_cut ? CV_SHUTTING_DOWN : status.id, CV_HOP_RELAY, NULL, !has_body);
+        if (status.id == CV_NO_TUNNEL && c->x.identity->is_anonymous && !is_cut)
+            visit_want_token(c);
+        else
+            problem_answer(c, is_cut ? CV_SHUTTING_DOWN : status.id, CV_HOP_RELAY, NULL, !has_body);
         return;
     }
     if (!cv_session_is_entitled(c->x.route.session,
@@ -398,8 +387,8 @@ static void serve_tunnel(struct cv_consumer *c, struct cv_slice name, bool is_pa
         return;
     }
     pass_take(c);
-    c->x.prefix_name = is_path_form ? c->x.route.spec->name : NULL;
-    if (serve_slash(c) || !check_rules(c) || serve_last_hop(c) || !wish_read(c))
+    c->x.has_prefix = at->prefix.len > 0;
+    if (serve_slash(c, at) || !check_rules(c, at) || serve_last_hop(c) || !wish_read(c))
         return;
     if (cv_session_worker_index(c->x.route.session) != c->worker->index &&
         consumer_move(c, cv_session_worker_index(c->x.route.session), false))
@@ -440,8 +429,7 @@ void route_request(struct cv_consumer *c)
 void route_go_on(struct cv_consumer *c)
 {
     struct cv_relay *relay = c->worker->relay;
-    struct cv_slice name;
-    bool is_path_form;
+    struct cv_http_tunnel_path at;
     if (c->state.state == CONSUMER_MOVING) {
         if (c->x.is_resume)
             resume_go_on(c);
@@ -454,7 +442,7 @@ void route_go_on(struct cv_consumer *c)
         problem_answer(c, CV_METHOD_NOT_ALLOWED, CV_HOP_RELAY, NULL, false);
         return;
     }
-    bool is_tunnel = !c->is_private && find_tunnel(c, &name, &is_path_form);
+    bool is_tunnel = !c->is_private && find_tunnel(c, &at);
     if (!is_tunnel && pages_health(c))
         return;
     if (c->is_private) {
@@ -467,7 +455,7 @@ void route_go_on(struct cv_consumer *c)
         return;
     }
     if (is_tunnel)
-        serve_tunnel(c, name, is_path_form);
+        serve_tunnel(c, &at);
     else if (c->head.form == CV_HTTP_ASTERISK_FORM) /* RFC 9110 §9.3.7: about the relay itself */
         problem_simple(c, 204, NULL, NULL, PROBLEM_ALLOW);
     else if (cv_slice_is(c->head.path, relay->config->ws_path))

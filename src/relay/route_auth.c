@@ -41,6 +41,12 @@ static struct cv_status find_token(const struct cv_consumer *c, struct cv_slice 
     return cv_status(token->len ? CV_OK : CV_AUTH_MISSING);
 }
 
+bool route_has_no_token(const struct cv_consumer *c)
+{
+    struct cv_slice token;
+    return !c->owner && find_token(c, &token).id == CV_AUTH_MISSING;
+}
+
 /* Whoever has no token can fail as often as the network lets it: the log must not be all that. */
 static bool admit_failure(struct cv_relay_worker *worker, uint64_t *suppressed)
 {

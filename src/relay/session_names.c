@@ -9,6 +9,7 @@
  */
 #include "base/digest.h"
 #include "config/relay_config.h"
+#include "proto/http/http_path.h"
 #include "relay/limits.h"
 #include "relay/session_private.h"
 #include "telemetry/audit.h"
@@ -127,18 +128,29 @@ static struct session_tunnel *put_tunnel(struct cv_session *session, struct cv_t
     return tunnel;
 }
 
-static void audit_tunnel(const struct cv_session *session, const char *event, const char *name,
+/* For logs: whom a name that comes is open to beside its owner. */
+static const char *openness(struct cv_session *session, const char *name)
+{
+    const struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(name));
+    if (!tunnel || !cv_share_is_any(&tunnel->spec->share))
+        return NULL;
+    return tunnel->spec->share.is_public ? "public" : "users";
+}
+
+static void audit_tunnel(struct cv_session *session, const char *event, const char *name,
                          uint32_t port)
 {
     char id[33];
     bool is_published = strcmp(event, "tunnel_published") == 0;
     cv_hex_encode(cv_slice(session->link_id, sizeof session->link_id), id);
-    const struct cv_log_field fields[] = {CV_F_STR("userId", session->identity->subject),
-                                          CV_F_STR("linkId", id),
-                                          CV_F_STR("tunnel", name),
-                                          CV_F_UINT("port", port),
-                                          CV_F_STR("reason", is_published ? NULL : event),
-                                          {.kind = CV_LOG_FIELD_END}};
+    const struct cv_log_field fields[] = {
+        CV_F_STR("userId", session->identity->subject),
+        CV_F_STR("linkId", id),
+        CV_F_STR("tunnel", name),
+        CV_F_UINT("port", port),
+        CV_F_STR("shared", is_published ? openness(session, name) : NULL),
+        CV_F_STR("reason", is_published ? NULL : event),
+        {.kind = CV_LOG_FIELD_END}};
     cv_audit_put(session->worker->record, is_published ? CV_AUDIT_PUBLISH : CV_AUDIT_WITHDRAW,
                  fields);
 }
@@ -220,6 +232,25 @@ static bool publishes_anything(const struct cv_session *session)
     return false;
 }
 
+/* Where others find it: only the relay knows how the owner is called. */
+static void say_shared(struct cv_session *session, const struct cv_tunnel_spec *spec)
+{
+    struct cv_buf text;
+    if (!cv_share_is_any(&spec->share))
+        return;
+    cv_buf_init(&text, CV_LINK_TEXT_MAX + 1);
+    struct cv_status status = cv_buf_append_str(&text, "/t/");
+    if (cv_is_ok(status))
+        status = cv_http_write_owner(&text, session->identity->subject);
+    if (cv_is_ok(status))
+        status = cv_buf_printf(&text, "~%s/", spec->name);
+    if (cv_is_ok(status))
+        status = cv_buf_append_byte(&text, 0);
+    if (cv_is_ok(status)) /* else it is longer than a message may be */
+        session_notice(session, "shared", spec->name, (const char *)cv_buf_head(&text), 0);
+    cv_buf_done(&text);
+}
+
 static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
 {
     struct cv_relay *relay = session->worker->relay;
@@ -238,7 +269,25 @@ static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
     tunnel->is_published = true;
     forget_replaced(session, tunnel->spec->name);
     log_tunnel(session, "tunnel_published", "tunnel published", tunnel->spec->name, tunnel->port);
+    say_shared(session, tunnel->spec);
     return true;
+}
+
+/* NULL: the description is in order for this link. */
+static const char *find_fault(struct cv_session *session, const struct cv_tunnel_spec *spec)
+{
+    enum cv_sharing permitted = cv_sharing_of(session->worker->relay->config);
+    enum cv_sharing needed = cv_share_needs(&spec->share);
+    const struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(spec->name));
+    if (!cv_identity_may_use_tunnel(session->identity, cv_slice_str(spec->name)))
+        return "the token is not valid for this tunnel";
+    if (needed > permitted)
+        return needed == CV_SHARING_PUBLIC
+                   ? "this relay permits no public tunnels (its setting `sharing`)"
+                   : "this relay permits no shared tunnels (its setting `sharing`)";
+    if (tunnel && tunnel->is_published && (tunnel->port == 80) != (spec->kind == CV_TUNNEL_HTTP))
+        return "a tunnel that is published keeps its kind";
+    return NULL;
 }
 
 bool session_describe(struct cv_session *session, struct cv_slice json)
@@ -246,25 +295,20 @@ bool session_describe(struct cv_session *session, struct cv_slice json)
     struct cv_tunnel_spec *spec;
     struct cv_error error = {0};
     struct cv_status status = cv_tunnel_spec_parse(json, &spec, &error);
+    session->is_description_refused = true;
     if (!cv_is_ok(status))
         return refuse(session, cv_slice(NULL, 0), error.detail);
-    if (!cv_identity_may_use_tunnel(session->identity, cv_slice_str(spec->name))) {
-        bool is_known =
-            refuse(session, cv_slice_str(spec->name), "the token is not valid for this tunnel");
+    const char *fault = find_fault(session, spec);
+    if (fault) {
+        (void)refuse(session, cv_slice_str(spec->name), fault);
         cv_tunnel_spec_unref(&spec);
-        return is_known;
+        return false;
     }
-    struct session_tunnel *tunnel = find_tunnel(session, cv_slice_str(spec->name));
-    if (tunnel && tunnel->is_published && (tunnel->port == 80) != (spec->kind == CV_TUNNEL_HTTP)) {
-        bool is_fitting =
-            refuse(session, cv_slice_str(spec->name), "a tunnel that is published keeps its kind");
-        cv_tunnel_spec_unref(&spec);
-        return is_fitting;
-    }
-    tunnel = put_tunnel(session, spec);
+    struct session_tunnel *tunnel = put_tunnel(session, spec);
     if (!tunnel)
         return refuse(session, cv_slice(NULL, 0), "too many tunnels on this link");
     tunnel->is_described = true;
+    session->is_description_refused = false;
     return tunnel->is_published ? announce(session, tunnel) : true;
 }
 
@@ -275,6 +319,9 @@ bool session_publish(struct cv_session *session, struct cv_slice name, uint32_t 
         return refuse(session, name, "a tunnel's name is a-z, 0-9 and inner -, 1 to 63 characters");
     if (port == 0 || port > 65535)
         return refuse(session, name, "port 0 cannot be published");
+    /* An agent asks for both at once; the first answer said why. */
+    if (session->is_description_refused)
+        return false;
     if (!cv_identity_may_use_tunnel(session->identity, name))
         return refuse(session, name, "the token is not valid for this tunnel");
     if (!publishes_anything(session) &&

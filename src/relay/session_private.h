@@ -49,6 +49,7 @@ struct cv_session {
     struct cv_identity *identity;
     struct session_tunnel tunnels[SESSION_TUNNELS_MAX];
     size_t tunnel_count;
+    bool is_description_refused;   /* the last one: no name is published without its rules */
     unsigned told;                 /* lines of tunnels that came and went, up to SESSION_TOLD_MAX */
     cv_bucket resumes;             /* those that are free of other limits */
     struct session_name *replaced; /* utlist LL, at most SESSION_TUNNELS_MAX */

@@ -124,7 +124,12 @@ bool source_admit_user(struct cv_consumer *c, enum cv_limit_kind kind)
     struct cv_quota quota;
     if (c->x.is_charged)
         return true;
-    if (!cv_limits_take_user(limits, c->x.identity, kind, now_ms, &c->x.quota))
+    bool is_in = cv_limits_take_user(limits, c->x.identity, kind, now_ms, &c->x.quota);
+    if (c->x.identity->is_anonymous && c->x.quota.scope == CV_LIMIT_USER)
+        c->x.quota.scope = CV_LIMIT_ADDRESS; /* whom else it counts for */
+    if (!is_in && c->x.identity->is_anonymous)
+        return refuse(c, "too many requests without a token from this address");
+    if (!is_in)
         return refuse(c, kind == CV_LIMIT_REQUESTS ? "too many requests of this user"
                                                    : "too many upgrades of this user");
     if (kind == CV_LIMIT_REQUESTS && !cv_limits_take_relay(limits, now_ms, &quota)) {

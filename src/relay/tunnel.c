@@ -34,6 +34,7 @@ void cv_tunnel_spec_unref(struct cv_tunnel_spec **spec)
 {
     if (*spec && atomic_fetch_sub_explicit(&(*spec)->refs, 1, memory_order_acq_rel) == 1) {
         free((*spec)->rules);
+        cv_share_done(&(*spec)->share);
         free(*spec);
     }
     *spec = NULL;
@@ -154,6 +155,9 @@ static struct cv_status parse_object(const json_t *object, struct cv_tunnel_spec
     if (pass && !json_is_boolean(pass))
         return cv_fail(error, CV_INVALID, "pass_authorization is true or false");
     spec->passes_authorization = !json_is_false(pass);
+    CV_RETURN_IF_ERROR(cv_share_parse(object, &spec->share, error));
+    if (cv_share_is_any(&spec->share) && spec->kind != CV_TUNNEL_HTTP)
+        return cv_fail(error, CV_INVALID, "share and public are for HTTP tunnels");
     const json_t *allow = json_object_get(object, "allow");
     return allow ? parse_rules(allow, spec, error) : cv_ok();
 }
@@ -189,9 +193,10 @@ bool cv_tunnel_spec_is_same(const struct cv_tunnel_spec *a, const struct cv_tunn
 {
     if (a == b)
         return true;
-    bool is_same =
-        a->kind == b->kind && strcmp(a->host, b->host) == 0 && strcmp(a->preset, b->preset) == 0 &&
-        a->passes_authorization == b->passes_authorization && a->rule_count == b->rule_count;
+    bool is_same = a->kind == b->kind && strcmp(a->host, b->host) == 0 &&
+                   strcmp(a->preset, b->preset) == 0 &&
+                   a->passes_authorization == b->passes_authorization &&
+                   a->rule_count == b->rule_count && cv_share_is_same(&a->share, &b->share);
     for (size_t i = 0; is_same && i < a->rule_count; i++)
         is_same = is_same_rule(&a->rules[i], &b->rules[i]);
     return is_same;

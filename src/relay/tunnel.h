@@ -10,6 +10,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "base/tunnel_name.h"
+#include "relay/share.h"
 
 #include <stdatomic.h>
 
@@ -37,6 +38,7 @@ struct cv_tunnel_spec {
     uint32_t total_ms;
     bool has_timers[3];        /* first_byte, idle, total were given (0 then means off) */
     bool passes_authorization; /* beside Culvert-Authorization */
+    struct cv_share share;     /* who may ask beside the owner */
 };
 
 /* Parses the JSON object; *spec has one reference, to be given back with unref. CV_INVALID with a
@@ -51,7 +53,8 @@ struct cv_status cv_tunnel_spec_default(struct cv_slice name, enum cv_tunnel_kin
 struct cv_tunnel_spec *cv_tunnel_spec_ref(struct cv_tunnel_spec *spec);
 void cv_tunnel_spec_unref(struct cv_tunnel_spec **spec);
 
-/* Whether two specs of a name mean the same to a request: kind, Host, rules, what is passed on. */
+/* Whether two specs of a name mean the same to a request: kind, Host, rules, what is passed on, who
+ * may ask. */
 bool cv_tunnel_spec_is_same(const struct cv_tunnel_spec *a, const struct cv_tunnel_spec *b);
 
 /* Whether the rules let `method` on `path` (raw, without the query) through. The path is compared

@@ -2,6 +2,7 @@
  *
  * Descriptions of tunnels: what is refused, then what is taken, then what rules let through.
  */
+#include "auth/identity.h"
 #include "base/test.h"
 #include "relay/tunnel.h"
 
@@ -51,6 +52,17 @@ static void descriptions_that_are_refused(void **state)
         "{\"name\": \"home\", \"allow\": \"GET /\"}",
         "{\"name\": \"home\", \"allow\": {\"0\": \"GET /\"}}",
         "{\"name\": \"home\", \"allow\": [1]}",
+        "{\"name\": \"home\", \"public\": 1}",
+        "{\"name\": \"home\", \"share\": \"bob\"}",
+        "{\"name\": \"home\", \"share\": {\"0\": \"bob\"}}",
+        "{\"name\": \"home\", \"share\": [1]}",
+        "{\"name\": \"home\", \"share\": [\"\"]}",
+        "{\"name\": \"home\", \"share\": [\"group:\"]}",
+        "{\"name\": \"home\", \"share\": [\"sub:\"]}",
+        "{\"name\": \"home\", \"share\": [\"a\\u0000b\"]}",
+        "{\"name\": \"home\", \"share\": [\"a\\nb\"]}",
+        "{\"name\": \"home\", \"kind\": \"tcp\", \"share\": [\"bob\"]}",
+        "{\"name\": \"home\", \"kind\": \"tcp\", \"public\": true}",
         "{\"name\": \"home\", \"allow\": [\"\"]}",
         "{\"name\": \"home\", \"allow\": [\"GET\"]}",
         "{\"name\": \"home\", \"allow\": [\"/path\"]}",
@@ -246,10 +258,58 @@ static void tricks_do_not_pass_a_prefix_rule(void **state)
     cv_tunnel_spec_unref(&spec);
 }
 
+static bool admits(const struct cv_tunnel_spec *spec, const char *subject, const char *group,
+                   enum cv_sharing sharing)
+{
+    struct cv_identity who = {.is_anonymous = subject == NULL};
+    char groups[32] = "";
+    (void)cv_slice_to_str(cv_slice_str(subject ? subject : ""), who.subject, sizeof who.subject);
+    if (group) {
+        (void)snprintf(groups, sizeof groups, "other%c%s", 0, group);
+        who.groups = groups;
+        who.groups_len = sizeof "other" + strlen(group) + 1;
+    }
+    return cv_share_admits(&spec->share, &(struct cv_guest){&who, sharing});
+}
+
+static void guests_whom_a_description_lets_in(void **state)
+{
+    (void)state;
+    struct cv_tunnel_spec *spec = parse("{\"name\":\"home\",\"share\":[\"bob\",\"group:lab\","
+                                        "\"sub:group:x\",\"sub:sub:y\"]}");
+    assert_int_equal(cv_share_needs(&spec->share), CV_SHARING_USERS);
+    assert_true(admits(spec, "bob", NULL, CV_SHARING_USERS));
+    assert_false(admits(spec, "bob", NULL, CV_SHARING_NONE));
+    assert_true(admits(spec, "eve", "lab", CV_SHARING_PUBLIC));
+    assert_true(admits(spec, "group:x", NULL, CV_SHARING_USERS));
+    assert_true(admits(spec, "sub:y", NULL, CV_SHARING_USERS));
+    static const char *const strangers[] = {"eve", "bo", "bobb", "x", "lab", "group:lab", "y"};
+    for (size_t i = 0; i < sizeof strangers / sizeof strangers[0]; i++)
+        assert_false(admits(spec, strangers[i], "bob", CV_SHARING_PUBLIC));
+    assert_false(admits(spec, NULL, NULL, CV_SHARING_PUBLIC));
+    json_t *list = cv_share_list(&spec->share);
+    json_t *want = json_pack("[s, s, s, s]", "bob", "group:lab", "sub:group:x", "sub:sub:y");
+    assert_true(json_equal(list, want));
+    json_decref(list);
+    json_decref(want);
+    struct cv_tunnel_spec *own = parse("{\"name\":\"home\",\"share\":[]}");
+    assert_false(cv_share_is_any(&own->share));
+    assert_false(admits(own, "bob", "lab", CV_SHARING_PUBLIC));
+    assert_false(cv_tunnel_spec_is_same(own, spec));
+    cv_tunnel_spec_unref(&own);
+    own = parse("{\"name\":\"home\",\"public\":true}");
+    assert_int_equal(cv_share_needs(&own->share), CV_SHARING_PUBLIC);
+    assert_true(admits(own, NULL, NULL, CV_SHARING_PUBLIC));
+    assert_false(admits(own, "bob", NULL, CV_SHARING_USERS));
+    cv_tunnel_spec_unref(&own);
+    cv_tunnel_spec_unref(&spec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(descriptions_that_are_refused),
+        cmocka_unit_test(guests_whom_a_description_lets_in),
         cmocka_unit_test(a_description_has_a_size_limit),
         cmocka_unit_test(rules_have_a_count_limit),
         cmocka_unit_test(members_and_their_defaults),

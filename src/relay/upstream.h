@@ -38,7 +38,8 @@ struct cv_upstream_wish {
     uint32_t max_idle_ms;    /* a pooled stream is taken when it was idle for less; 0: never one */
     const char *correlation; /* the request's id, told to the agent with a new stream; or NULL */
     enum cv_priority priority; /* where it has to wait */
-    uint64_t user;             /* in whose queue it counts then: cv_limits_user_tag */
+    /* Who asks: in whose queue it counts then, and whose pooled streams it may take. */
+    struct cv_user_key consumer;
 };
 
 /* Opens a pipe to the tunnel of `route` (borrowed for the call). On CV_OK *upstream is the

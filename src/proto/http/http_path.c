@@ -3,24 +3,77 @@
 
 #include "proto/http/http_chars.h"
 
-bool cv_http_split_tunnel_path(struct cv_slice path, struct cv_slice *name, struct cv_slice *rest)
-{
-    if (!cv_slice_starts_with(path, "/t/"))
-        return false;
-    struct cv_slice tail = cv_slice(path.data + 3, path.len - 3);
-    const uint8_t *slash = tail.len ? memchr(tail.data, '/', tail.len) : NULL;
-    size_t name_len = slash ? (size_t)(slash - tail.data) : tail.len;
-    if (!cv_tunnel_name_is_valid(cv_slice(tail.data, name_len)))
-        return false;
-    *name = cv_slice(tail.data, name_len);
-    *rest = cv_slice(tail.data + name_len, tail.len - name_len);
-    return true;
-}
-
 static bool is_escape(struct cv_slice text, size_t at)
 {
     return text.len - at >= 3 && (cv_http_chars[text.data[at + 1]] & CV_HTTP_HEXDIG) &&
            (cv_http_chars[text.data[at + 2]] & CV_HTTP_HEXDIG);
+}
+
+static bool is_plain_owner_byte(uint8_t c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c && strchr("-._@:+", c));
+}
+
+/* Strict, since it comes back in Location and in the path of cookies. */
+static bool is_owner(struct cv_slice text)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] == '%' && is_escape(text, i))
+            i += 2;
+        else if (text.data[i] != '~' && !is_plain_owner_byte(text.data[i]))
+            return false;
+    }
+    return text.len > 0;
+}
+
+bool cv_http_split_tunnel_path(struct cv_slice path, struct cv_http_tunnel_path *out)
+{
+    *out = (struct cv_http_tunnel_path){0};
+    if (!cv_slice_starts_with(path, "/t/"))
+        return false;
+    struct cv_slice name = cv_slice(path.data + 3, path.len - 3);
+    const uint8_t *slash = name.len ? memchr(name.data, '/', name.len) : NULL;
+    name.len = slash ? (size_t)(slash - name.data) : name.len;
+    out->prefix = cv_slice(path.data, 3 + name.len);
+    out->rest = cv_slice(path.data + 3 + name.len, path.len - 3 - name.len);
+    const uint8_t *tilde = name.len ? memrchr(name.data, '~', name.len) : NULL;
+    if (tilde) {
+        out->owner = cv_slice(name.data, (size_t)(tilde - name.data));
+        name = cv_slice(tilde + 1, name.len - out->owner.len - 1);
+    }
+    out->name = name;
+    return cv_tunnel_name_is_valid(name) && (!tilde || is_owner(out->owner));
+}
+
+bool cv_http_decode_owner(struct cv_slice owner, char *out, size_t cap)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < owner.len; i++) {
+        uint8_t c = owner.data[i];
+        if (c == '%' && is_escape(owner, i)) {
+            c = (uint8_t)(cv_http_hex_value(owner.data[i + 1]) << 4 |
+                          cv_http_hex_value(owner.data[i + 2]));
+            i += 2;
+        }
+        if (c == '\0' || len + 1 >= cap)
+            return false;
+        out[len++] = (char)c;
+    }
+    out[len] = '\0';
+    return true;
+}
+
+struct cv_status cv_http_write_owner(struct cv_buf *out, const char *subject)
+{
+    size_t before = cv_buf_len(out);
+    struct cv_status status = cv_ok();
+    for (const uint8_t *at = (const uint8_t *)subject; *at && cv_is_ok(status); at++)
+        status = is_plain_owner_byte(*at) ? cv_buf_append_byte(out, *at)
+                                          : cv_buf_printf(out, "%%%02X", *at);
+    if (!cv_is_ok(status))
+        cv_buf_truncate(out, before);
+    return status;
 }
 
 /* Decodes one segment into `out` (room for segment.len). */

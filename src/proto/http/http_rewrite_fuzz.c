@@ -87,10 +87,16 @@ static void fuzz_url(struct cv_slice text)
 
 static void fuzz_path(struct cv_slice text, struct cv_buf *out)
 {
-    struct cv_slice name, rest;
+    struct cv_http_tunnel_path at;
     struct cv_buf again;
-    if (cv_http_split_tunnel_path(text, &name, &rest))
-        cv_fuzz_must(cv_tunnel_name_is_valid(name) && (rest.len == 0 || rest.data[0] == '/'));
+    char owner[64];
+    if (cv_http_split_tunnel_path(text, &at)) {
+        cv_fuzz_must(cv_tunnel_name_is_valid(at.name) &&
+                     (at.rest.len == 0 || at.rest.data[0] == '/'));
+        cv_fuzz_must(at.prefix.len + at.rest.len == text.len);
+        if (cv_http_decode_owner(at.owner, owner, sizeof owner))
+            cv_fuzz_must(strlen(owner) <= at.owner.len);
+    }
     if (!cv_is_ok(cv_http_normal_path(text, out))) {
         cv_fuzz_must(cv_buf_len(out) == 0);
         return;

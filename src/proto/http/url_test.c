@@ -103,12 +103,76 @@ static void tunnel_paths_are_split(void **state)
         {"//t/home", NULL, NULL},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
-        struct cv_slice name, rest;
-        bool is_one = cv_http_split_tunnel_path(cv_slice_str(cases[i].path), &name, &rest);
+        struct cv_http_tunnel_path at;
+        bool is_one = cv_http_split_tunnel_path(cv_slice_str(cases[i].path), &at);
         if (is_one != (cases[i].name != NULL) ||
-            (is_one && (!cv_slice_is(name, cases[i].name) || !cv_slice_is(rest, cases[i].rest))))
+            (is_one && (!cv_slice_is(at.name, cases[i].name) || at.owner.len ||
+                        !cv_slice_is(at.rest, cases[i].rest))))
             fail_msg("%s", cases[i].path);
     }
+}
+
+static void owners_in_paths_are_split_off(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *owner, *name, *prefix; /* owner NULL: not one */
+    } cases[] = {
+        {"/t/alice~home/api", "alice", "home", "/t/alice~home"},
+        {"/t/alice~home", "alice", "home", "/t/alice~home"},
+        {"/t/auth0%7C12~home/", "auth0|12", "home", "/t/auth0%7C12~home"},
+        {"/t/auth0%7c12~home/", "auth0|12", "home", "/t/auth0%7c12~home"},
+        {"/t/a%2Fb~home/x/y", "a/b", "home", "/t/a%2Fb~home"},
+        {"/t/a~b~home/", "a~b", "home", "/t/a~b~home"},
+        {"/t/a%7Eb~home/", "a~b", "home", "/t/a%7Eb~home"},
+        {"/t/al@ex.org~home/", "al@ex.org", "home", "/t/al@ex.org~home"},
+        {"/t/%25~home/", "%", "home", "/t/%25~home"},
+        {"/t/~home/", NULL, NULL, NULL},
+        {"/t/alice~/", NULL, NULL, NULL},
+        {"/t/alice~Home/", NULL, NULL, NULL},
+        {"/t/alice~h%6fme/", NULL, NULL, NULL},
+        {"/t/alice%7Ehome/", NULL, NULL, NULL},
+        {"/t/a;Domain=x~home/", NULL, NULL, NULL},
+        {"/t/a|b~home/", NULL, NULL, NULL},
+        {"/t/a%zz~home/", NULL, NULL, NULL},
+        {"/t/a%2~home/", NULL, NULL, NULL},
+        {"/t/a\"b~home/", NULL, NULL, NULL},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct cv_http_tunnel_path at;
+        char owner[16];
+        bool is_one = cv_http_split_tunnel_path(cv_slice_str(cases[i].path), &at);
+        if (is_one != (cases[i].owner != NULL) ||
+            (is_one &&
+             (!cv_http_decode_owner(at.owner, owner, sizeof owner) ||
+              strcmp(owner, cases[i].owner) != 0 || !cv_slice_is(at.name, cases[i].name) ||
+              !cv_slice_is(at.prefix, cases[i].prefix))))
+            fail_msg("%s", cases[i].path);
+    }
+}
+
+static void owners_are_written_so_that_they_are_read_again(void **state)
+{
+    (void)state;
+    static const char *const subjects[] = {"alice",     "auth0|12", "a~b", "a/b",    "%2F",
+                                           "al@ex.org", "\xc3\xa4", "a b", "group:x"};
+    for (size_t i = 0; i < COUNT(subjects); i++) {
+        struct cv_buf path;
+        struct cv_http_tunnel_path at;
+        char owner[32];
+        cv_buf_init(&path, 256);
+        assert_true(cv_is_ok(cv_buf_append_str(&path, "/t/")) &&
+                    cv_is_ok(cv_http_write_owner(&path, subjects[i])) &&
+                    cv_is_ok(cv_buf_append_str(&path, "~home/")));
+        assert_true(cv_http_split_tunnel_path(cv_buf_slice(&path), &at));
+        assert_true(cv_http_decode_owner(at.owner, owner, sizeof owner));
+        assert_string_equal(owner, subjects[i]);
+        cv_buf_done(&path);
+    }
+    char small[4];
+    assert_true(cv_http_decode_owner(S("abc"), small, sizeof small));
+    assert_false(cv_http_decode_owner(S("abcd"), small, sizeof small));
+    assert_false(cv_http_decode_owner(S("a%00b"), small, sizeof small));
 }
 
 static void paths_have_one_reading_or_none(void **state)
@@ -259,6 +323,8 @@ int main(void)
         cmocka_unit_test(urls_are_parsed),
         cmocka_unit_test(bad_urls_are_refused_with_a_reason),
         cmocka_unit_test(tunnel_paths_are_split),
+        cmocka_unit_test(owners_in_paths_are_split_off),
+        cmocka_unit_test(owners_are_written_so_that_they_are_read_again),
         cmocka_unit_test(paths_have_one_reading_or_none),
         cmocka_unit_test(locations_are_rewritten),
         cmocka_unit_test(cookies_stay_in_their_tunnel),
