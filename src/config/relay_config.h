@@ -74,6 +74,11 @@
       "A listener of its own for liveness and metrics, without a token; there is none "            \
       "unless set.",                                                                               \
       "127.0.0.1:9090")                                                                            \
+    X(metrics_enabled, "metrics.enabled", BOOL, "true", CV_ANY, "METRICS_ENABLED", 0,              \
+      "Count what happens, for `/metrics` and the management API.", "false")                       \
+    X(metrics_max_series, "metrics.max_series", INT, "5000", CV_RANGE(0, 1000000), NULL, 0,        \
+      "Series on that page at most; further tiers are counted together as `other`. 0 has no limit.", \
+      "2000")                                                                                      \
     X(auth_jwks_url, "auth.jwks_url", URL, "", CV_CHOICES("https|http"), "AUTH0_JWKS_URI", 0,      \
       "Where the identity provider publishes the keys that sign tokens.",                          \
       "https://login.example.org/.well-known/jwks.json")                                           \

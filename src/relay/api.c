@@ -24,6 +24,7 @@ struct api_call {
 static const struct api_call calls[] = {
     {"GET", "/api/tunnel/tunnels", api_tunnels, false, false},
     {"DELETE", "/api/tunnel/links/*", api_link_close, false, false},
+    {"GET", "/api/tunnel/metrics", api_metrics, false, true},
     {"GET", "/api/tunnel/queue", api_queue, false, false},
     {"GET", "/api/tunnel/breakers", api_breakers, false, false},
     {"DELETE", "/api/tunnel/breakers/*", api_breaker_reset, false, false},

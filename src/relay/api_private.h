@@ -28,6 +28,7 @@ void api_link_close(struct cv_consumer *c, const json_t *body);
 void api_queue(struct cv_consumer *c, const json_t *body);
 void api_breakers(struct cv_consumer *c, const json_t *body);
 void api_breaker_reset(struct cv_consumer *c, const json_t *body);
+void api_metrics(struct cv_consumer *c, const json_t *body);
 void api_config_get(struct cv_consumer *c, const json_t *body);
 void api_config_patch(struct cv_consumer *c, const json_t *body);
 void api_revocations_get(struct cv_consumer *c, const json_t *body);

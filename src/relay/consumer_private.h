@@ -253,6 +253,8 @@ bool source_hold_back(struct cv_consumer *c, struct cv_status status);
 
 /* /livez, /readyz and /health, for anybody. False: it is none of these, nothing was done. */
 bool pages_health(struct cv_consumer *c);
+/* /metrics, on a listener of its own. False: it is not that, nothing was done. */
+bool pages_metrics(struct cv_consumer *c);
 bool pages_is_diagnostics(const struct cv_consumer *c);
 /* What the relay has open, for those whose token has the admin permission; 403 for others. After
  * authentication. */

@@ -105,6 +105,21 @@ const struct cv_tier_limits *cv_limits_tier(const struct cv_limits *limits,
     return limits->default_tier;
 }
 
+size_t cv_limits_tier_count(const struct cv_limits *limits)
+{
+    return limits->tier_count;
+}
+
+const char *cv_limits_tier_name(const struct cv_limits *limits, size_t number)
+{
+    return limits->tiers[number].name;
+}
+
+size_t cv_limits_tier_number(const struct cv_limits *limits, const struct cv_identity *identity)
+{
+    return (size_t)(cv_limits_tier(limits, identity) - limits->tiers);
+}
+
 /* ---- life ---- */
 
 static unsigned count_max(uint32_t configured)

@@ -62,6 +62,11 @@ void cv_limits_free(struct cv_limits **limits); /* takes NULL; nulls */
 const struct cv_tier_limits *cv_limits_tier(const struct cv_limits *limits,
                                             const struct cv_identity *identity);
 
+/* All tiers, by number; which one is a token's. They stay as they are while the relay runs. */
+size_t cv_limits_tier_count(const struct cv_limits *limits);
+const char *cv_limits_tier_name(const struct cv_limits *limits, size_t number);
+size_t cv_limits_tier_number(const struct cv_limits *limits, const struct cv_identity *identity);
+
 /* One more request or upgrade of this user, from this source, on this relay; false: it is over.
  * *quota says how it stands. */
 bool cv_limits_take_user(struct cv_limits *limits, const struct cv_identity *identity,

@@ -2,6 +2,7 @@
 #include "auth/keysource.h"
 #include "relay/consumer_private.h"
 #include "relay/registry.h"
+#include "relay/relay_metrics.h"
 
 #include <stdio.h>
 
@@ -44,6 +45,15 @@ bool pages_health(struct cv_consumer *c)
         (void)snprintf(body, sizeof body, "%s\n", is_good ? "ok" : "not ready");
     problem_simple(c, is_good ? 200 : 503, is_health ? "application/json" : "text/plain", body,
                    "Cache-Control: no-store\r\n");
+    return true;
+}
+
+bool pages_metrics(struct cv_consumer *c)
+{
+    if (!c->is_private || !cv_slice_is(c->head.path, "/metrics"))
+        return false;
+    if (!is_refused(c))
+        relay_metrics_page(c);
     return true;
 }
 

@@ -24,6 +24,7 @@
 #include "relay/keys.h"
 #include "relay/limits.h"
 #include "relay/registry.h"
+#include "relay/relay_metrics.h"
 #include "relay/relay_private.h"
 #include "relay/revocation.h"
 #include "relay/session_private.h"
@@ -203,11 +204,13 @@ static struct cv_status open_workers(struct cv_relay *relay, struct cv_error *er
     relay->workers = calloc(count, sizeof *relay->workers);
     if (!relay->workers)
         return cv_status(CV_NO_MEMORY);
+    CV_RETURN_IF_ERROR(cv_relay_metrics_open(relay, count));
     for (unsigned i = 0; i < count; i++) {
         struct cv_relay_worker *worker = &relay->workers[i];
         worker->relay = relay;
         worker->index = i;
         worker->record = cv_audit_queue(relay->audit, i);
+        worker->metrics = cv_metrics_block(relay->metrics, i);
         relay->worker_count = i + 1;
         CV_RETURN_IF_ERROR(cv_worker_new(i, &worker->worker, error));
         CV_RETURN_IF_ERROR(cv_token_cache_new(CV_TOKEN_CACHE_DEFAULT_ENTRIES,
@@ -242,6 +245,7 @@ static void relay_free(struct cv_relay *relay)
     free(relay->workers);
     free(relay->sockets);
     cv_registry_free(&relay->registry);
+    cv_metrics_free(&relay->metrics);
     cv_limits_free(&relay->limits);
     cv_revocations_free(&relay->revocations);
     cv_relay_config_free(&relay->patched[0]);

@@ -22,6 +22,8 @@ struct cv_keysource;
 struct cv_limits;
 struct cv_listener;
 struct cv_log;
+struct cv_metrics;
+struct cv_metrics_block;
 struct cv_registry;
 struct cv_relay_config;
 struct cv_revocations;
@@ -55,6 +57,7 @@ struct cv_relay {
     struct cv_audit_queue *record; /* of the main thread */
     struct cv_registry *registry;
     struct cv_limits *limits;
+    struct cv_metrics *metrics; /* NULL: nothing is counted */
     atomic_uint_least64_t breaker_openings, breaker_rejections; /* since the start */
     struct cv_revocations *revocations;
     struct cv_keysource *keys;
@@ -84,6 +87,7 @@ struct cv_relay_worker {
     struct cv_worker *worker;
     unsigned index;
     struct cv_audit_queue *record; /* this thread's; NULL: no audit log */
+    struct cv_metrics_block *metrics; /* this thread's; NULL: nothing is counted */
     struct cv_token_cache *tokens;
     struct cv_consumer *consumers; /* utlist DL: connections of consumers on this worker */
     atomic_uint consumer_count;

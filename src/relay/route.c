@@ -443,7 +443,7 @@ void route_go_on(struct cv_consumer *c)
         return;
     }
     bool is_tunnel = !c->is_private && find_tunnel(c, &at);
-    if (!is_tunnel && pages_health(c))
+    if (!is_tunnel && (pages_health(c) || pages_metrics(c)))
         return;
     if (c->is_private) {
         problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
