@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-for folder in ("e2e", "conformance", "adversarial", "interop", "resilience"):
+for folder in ("e2e", "conformance", "adversarial", "interop", "resilience", "observability"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 import culvert  # noqa: E402
