@@ -67,6 +67,8 @@ static void finish(struct cv_dialer *dialer, struct cv_status status, const stru
         .error = error ? error : &none,
         .early = early,
         .retry_after_ms = dialer->has_upgrade ? dialer->upgrade.retry_after_ms : 0,
+        .http_status = dialer->has_upgrade ? dialer->upgrade.http_status : 0,
+        .date_s = dialer->has_upgrade ? dialer->upgrade.date_s : 0,
     };
     cv_dialer_on_done *on_done = dialer->on_done;
     void *arg = dialer->arg;

@@ -27,6 +27,8 @@ struct cv_dialer_result {
     struct cv_conn *conn;         /* the callee's: set its ops before returning; or NULL */
     struct cv_slice early;        /* came behind the upgrade; valid for the call */
     const struct cv_upgrade_answer *answer; /* what the relay says about the link; or NULL */
+    int http_status; /* what came of the upgrade; 0: no answer, or it was not asked for */
+    int64_t date_s;  /* the clock of who answered, Unix seconds; 0: unknown */
 };
 
 /* Called once, never from inside cv_dialer_start; the dialer is gone when it is entered. */

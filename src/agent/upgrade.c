@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <time.h>
 
 enum { RETRY_AFTER_MAX_S = 3600 };
 
@@ -85,6 +86,25 @@ void cv_upgrade_done(struct cv_upgrade *upgrade)
     cv_buf_done(&upgrade->body);
 }
 
+/* IMF-fixdate alone, which is all that may be sent (RFC 9110 §5.6.7); 0 for anything else. */
+static int64_t read_date(struct cv_slice text)
+{
+    char date[40];
+    struct tm tm = {0};
+    if (!cv_slice_to_str(text, date, sizeof date))
+        return 0;
+    const char *end = strptime(date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+    return end && *end == '\0' ? (int64_t)timegm(&tm) : 0;
+}
+
+/* As much as fits. */
+static void take_text(struct cv_slice text, char *out, size_t cap)
+{
+    if (text.len >= cap)
+        text.len = cap - 1;
+    (void)cv_slice_to_str(text, out, cap);
+}
+
 static void take_head(struct cv_upgrade *upgrade, const struct cv_http_head *head)
 {
     upgrade->http_status = head->status;
@@ -93,7 +113,11 @@ static void take_head(struct cv_upgrade *upgrade, const struct cv_http_head *hea
         upgrade->retry_after_ms = seconds * 1000;
     upgrade->is_problem =
         cv_slice_starts_with(cv_http_value(head, "Content-Type"), "application/problem+json");
-    (void)cv_slice_to_str(cv_http_value(head, "Server"), upgrade->server, sizeof upgrade->server);
+    upgrade->is_page = cv_slice_starts_with(cv_http_value(head, "Content-Type"), "text/html");
+    upgrade->date_s = read_date(cv_http_value(head, "Date"));
+    take_text(cv_http_value(head, "Server"), upgrade->server, sizeof upgrade->server);
+    take_text(cv_http_value(head, "Location"), upgrade->location, sizeof upgrade->location);
+    take_text(cv_http_value(head, "Via"), upgrade->via, sizeof upgrade->via);
 }
 
 static void take_answer(struct cv_upgrade_answer *answer, const struct cv_http_head *head)
@@ -126,9 +150,10 @@ static struct cv_status check_101(const struct cv_upgrade *upgrade, const struct
 }
 
 /* What the relay said, in its own words: copies `detail` and maps the reason to our table. */
-static bool read_problem(const struct cv_upgrade *upgrade, char code[32], char detail[160])
+static bool read_problem(const struct cv_upgrade *upgrade, char code[32], char title[80],
+                         char detail[160])
 {
-    code[0] = detail[0] = '\0';
+    code[0] = title[0] = detail[0] = '\0';
     if (!upgrade->is_problem)
         return false;
     json_t *object = json_loadb((const char *)upgrade->body.data + upgrade->body.start,
@@ -136,13 +161,26 @@ static bool read_problem(const struct cv_upgrade *upgrade, char code[32], char d
     const char *text = json_string_value(json_object_get(object, "code"));
     if (text)
         (void)snprintf(code, 32, "%s", text);
+    const char *name = json_string_value(json_object_get(object, "title"));
+    if (name)
+        (void)snprintf(title, 80, "%s", name);
     text = json_string_value(json_object_get(object, "detail"));
     if (!text)
-        text = json_string_value(json_object_get(object, "title"));
+        text = name;
     if (text)
         (void)snprintf(detail, 160, "%s", text);
     json_decref(object);
     return true;
+}
+
+/* Codes are shared, titles are the texts of our table: they tell a wrong audience from a bad
+ * signature. What is not known is a token that was refused. */
+static enum cv_status_id token_refusal(const char *code, const char *title)
+{
+    for (int id = CV_OK + 1; id < CV_STATUS_COUNT; id++)
+        if (cv_status_http(id) == 401 && strcmp(cv_status_text(id), title) == 0)
+            return id;
+    return strcmp(code, "TUNNEL_003") == 0 ? CV_AUTH_EXPIRED : CV_AUTH_FAILED;
 }
 
 static enum cv_status_id resume_refusal(int http_status)
@@ -157,10 +195,32 @@ static enum cv_status_id resume_refusal(int http_status)
     }
 }
 
+/* A network that wants a login first answers in the place of everybody. */
+static struct cv_status judge_stranger(const struct cv_upgrade *upgrade, bool is_relay,
+                                       const char *detail, struct cv_error *error)
+{
+    const char *from = upgrade->server[0] ? " from " : "", *via = upgrade->via[0] ? " via " : "";
+    if (upgrade->http_status / 100 == 3 && upgrade->location[0])
+        return cv_fail(error, CV_WS_REFUSED,
+                       "a redirect (%d%s%s) to %.80s answers in the relay's place: log in to this "
+                       "network if that is its login page (captive portal), else check the URL",
+                       upgrade->http_status, from, upgrade->server, upgrade->location);
+    if (upgrade->http_status == 200 && upgrade->is_page)
+        return cv_fail(error, CV_WS_REFUSED,
+                       "a web page (200%s%s) answers in the relay's place: the login page of this "
+                       "network (captive portal), or another server; open the URL in a browser",
+                       from, upgrade->server);
+    return cv_fail(error, CV_WS_REFUSED,
+                   "HTTP status %d%s%s%s%s%s%s%s instead of a WebSocket: another server or a proxy "
+                   "answers, or it does not let WebSockets through",
+                   upgrade->http_status, from, upgrade->server, via, upgrade->via,
+                   is_relay ? " (relay)" : "", detail[0] ? ": " : "", detail);
+}
+
 static struct cv_status judge(const struct cv_upgrade *upgrade, struct cv_error *error)
 {
-    char code[32], detail[160];
-    bool is_relay = read_problem(upgrade, code, detail);
+    char code[32], title[80], detail[160];
+    bool is_relay = read_problem(upgrade, code, title, detail);
     const char *space = code[0] ? " " : "", *colon = detail[0] ? ": " : "";
     if (is_relay && strcmp(code, "TUNNEL_032") == 0)
         return cv_fail(error, resume_refusal(upgrade->http_status),
@@ -170,7 +230,7 @@ static struct cv_status judge(const struct cv_upgrade *upgrade, struct cv_error 
     case 401:
         if (!is_relay)
             break;
-        return cv_fail(error, strcmp(code, "TUNNEL_003") == 0 ? CV_AUTH_EXPIRED : CV_AUTH_FAILED,
+        return cv_fail(error, token_refusal(code, title),
                        "the relay refuses the token (401%s%s%s%s)", space, code, colon, detail);
     case 403:
         if (!is_relay)
@@ -195,11 +255,7 @@ static struct cv_status judge(const struct cv_upgrade *upgrade, struct cv_error 
     default:
         break;
     }
-    return cv_fail(error, CV_WS_REFUSED,
-                   "HTTP status %d%s%s%s instead of a WebSocket%s%s: another server or a proxy "
-                   "answers, or it does not let WebSockets through",
-                   upgrade->http_status, upgrade->server[0] ? " from " : "", upgrade->server,
-                   is_relay ? " (relay)" : "", colon, detail);
+    return judge_stranger(upgrade, is_relay, detail, error);
 }
 
 struct cv_status cv_upgrade_feed(struct cv_upgrade *upgrade, const uint8_t *data, size_t len,

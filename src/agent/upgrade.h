@@ -44,6 +44,10 @@ struct cv_upgrade {
     struct cv_buf body;      /* of a refusal */
     bool is_problem;         /* the body is application/problem+json */
     char server[64];         /* the Server field of a refusal */
+    char location[128];      /* where a redirect leads, cut */
+    char via[64];            /* a proxy's name in a refusal */
+    bool is_page;            /* the refusal is a page for a browser (text/html) */
+    int64_t date_s;          /* the peer's clock, Unix seconds; 0: it does not say */
     struct cv_upgrade_answer answer;
 };
 
@@ -55,7 +59,8 @@ struct cv_status cv_upgrade_begin(struct cv_upgrade *upgrade,
 /* Takes bytes of the answer.
  *   CV_OK          upgraded; *early are the bytes behind the head, inside `data`.
  *   CV_AGAIN       more is needed.
- *   CV_AUTH_FAILED (401), CV_AUTH_EXPIRED, CV_FORBIDDEN (403), CV_RATE_LIMITED (429),
+ *   CV_AUTH_FAILED or another CV_AUTH_ that the relay names (401),
+ *   CV_FORBIDDEN (403), CV_RATE_LIMITED (429),
  *   CV_RESUME_UNKNOWN (410), CV_RESUME_CONFLICT (409), CV_RESUME_PROOF (403) of a claim,
  *   CV_UNAVAILABLE (503), CV_WS_VERSION (426), CV_WS_REFUSED (everything else),
  *   CV_WS_UPGRADE (a 101 that does not answer our request), CV_BAD_RESPONSE: *error says it for

@@ -9,12 +9,11 @@
 
 #include "base/digest.h"
 #include "net/race.h"
+#include "net/resolve.h"
 #include "net/worker_priv.h"
 
-#include <netdb.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include <uv.h>
 
 enum {
     TIMEOUT_MS = 30 * 1000,
@@ -31,12 +30,13 @@ struct cv_dial {
     uint16_t port;
     struct cv_proxy proxy;
     struct cv_tls_client *tls;
+    struct cv_tls_facts *facts; /* the caller's, or NULL */
     uint64_t timeout_ms;
     enum cv_dial_stage stage;
     struct cv_timer timer;
     struct cv_defer begin;
     struct cv_worker_item item;
-    uv_getaddrinfo_t *resolve; /* allocated apart: a name being resolved cannot be called off */
+    struct cv_resolve *resolve;
     struct cv_timer hint_timer;
     struct cv_addr hint;
     bool has_hint;
@@ -61,23 +61,13 @@ static void ignore_data(void *arg, uint8_t *data, size_t len)
     (void)len;
 }
 
-/* A name being resolved cannot always be called off; its answer is ignored then. */
-static void leave_resolve(struct cv_dial *dial)
-{
-    if (!dial->resolve)
-        return;
-    dial->resolve->data = NULL;
-    (void)uv_cancel((uv_req_t *)dial->resolve);
-    dial->resolve = NULL;
-}
-
 /* Frees everything but the connection, which it returns. */
 static struct cv_conn *release(struct cv_dial *dial)
 {
     struct cv_conn *conn = dial->conn;
     if (conn)
         cv_conn_disown(conn);
-    leave_resolve(dial);
+    cv_resolve_cancel(&dial->resolve);
     cv_race_stop(&dial->race);
     cv_worker_timer_stop(dial->worker, &dial->timer);
     cv_worker_timer_stop(dial->worker, &dial->hint_timer);
@@ -160,6 +150,8 @@ static void begin_tls(struct cv_dial *dial, int fd)
         fail(dial, status, error.detail);
         return;
     }
+    if (dial->facts)
+        cv_tls_session_observe(session, dial->facts);
     if (dial->conn) {
         cv_conn_set_ops(dial->conn, &tls_ops, dial);
         status = cv_conn_start_tls(dial->conn, session);
@@ -307,64 +299,42 @@ static void race(struct cv_dial *dial)
 static void race_hint(void *arg)
 {
     struct cv_dial *dial = arg;
-    leave_resolve(dial);
+    cv_resolve_cancel(&dial->resolve);
     cv_race_add(&dial->race, &dial->hint);
     race(dial);
 }
 
-static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
+static void not_resolved(struct cv_dial *dial, const char *reason)
 {
-    struct cv_dial *dial = request->data;
-    free(request);
-    if (dial) {
-        dial->resolve = NULL;
-        cv_worker_timer_stop(dial->worker, &dial->hint_timer);
-        for (struct addrinfo *info = found; info; info = info->ai_next) {
-            struct cv_addr addr;
-            if (cv_addr_from_sockaddr(&addr, info->ai_addr, info->ai_addrlen))
-                cv_race_add(&dial->race, &addr);
-        }
-    }
-    uv_freeaddrinfo(found);
-    if (!dial)
-        return;
-    if (status == 0 && dial->race.count) {
-        race(dial);
-        return;
-    }
-    if (dial->has_hint) {
-        race_hint(dial);
-        return;
-    }
     char detail[CV_HOST_LEN + 100];
     (void)snprintf(detail, sizeof detail, "%s: %s",
-                   *dial->proxy.host ? dial->proxy.host : dial->host,
-                   status ? uv_strerror(status) : "no address");
+                   *dial->proxy.host ? dial->proxy.host : dial->host, reason);
     fail(dial, cv_status(CV_RESOLVE), detail);
+}
+
+static void on_resolved(void *arg, const struct cv_resolve_result *result)
+{
+    struct cv_dial *dial = arg;
+    dial->resolve = NULL;
+    cv_worker_timer_stop(dial->worker, &dial->hint_timer);
+    for (size_t i = 0; i < result->count; i++)
+        cv_race_add(&dial->race, &result->addrs[i]);
+    if (cv_is_ok(result->status))
+        race(dial);
+    else if (dial->has_hint)
+        race_hint(dial);
+    else
+        not_resolved(dial, result->reason);
 }
 
 static void resolve(struct cv_dial *dial, const char *host, uint16_t port)
 {
-    char service[8];
-    (void)snprintf(service, sizeof service, "%u", port);
-    const struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                                   .ai_socktype = SOCK_STREAM,
-                                   .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
-    uv_getaddrinfo_t *request = malloc(sizeof *request);
-    if (!request) {
-        fail(dial, cv_status(CV_NO_MEMORY), "");
-        return;
-    }
-    request->data = dial;
-    int result =
-        uv_getaddrinfo(cv_worker_loop(dial->worker), request, on_resolved, host, service, &hints);
-    if (result != 0) {
-        free(request);
-        fail(dial, cv_status(CV_RESOLVE), uv_strerror(result));
-        return;
-    }
-    dial->resolve = request;
-    if (dial->has_hint)
+    const char *reason;
+    struct cv_status status =
+        cv_resolve_start(dial->worker, host, port, on_resolved, dial, &dial->resolve, &reason);
+    if (!cv_is_ok(status))
+        fail(dial, status, reason);
+    else if (dial->has_hint)
         (void)cv_worker_timer_start(dial->worker, &dial->hint_timer, HINT_MS);
 }
 
@@ -373,20 +343,14 @@ static void begin(void *arg)
     struct cv_dial *dial = arg;
     const char *host = *dial->proxy.host ? dial->proxy.host : dial->host;
     uint16_t port = *dial->proxy.host ? dial->proxy.port : dial->port;
-    struct cv_addr addr;
-    if (cv_addr_from_ip(&addr, cv_slice_str(host), port)) {
-        cv_race_add(&dial->race, &addr);
+    struct cv_addr known[CV_RESOLVE_MAX];
+    size_t count = cv_resolve_known(host, port, known);
+    for (size_t i = 0; i < count; i++)
+        cv_race_add(&dial->race, &known[i]);
+    if (count)
         race(dial);
-    } else if (cv_host_is_loopback(host)) {
-        /* RFC 6761 §6.3: never asked of a name server. Most local services are on IPv4 alone. */
-        (void)cv_addr_from_ip(&addr, cv_slice_str("127.0.0.1"), port);
-        cv_race_add(&dial->race, &addr);
-        (void)cv_addr_from_ip(&addr, cv_slice_str("::1"), port);
-        cv_race_add(&dial->race, &addr);
-        race(dial);
-    } else {
+    else
         resolve(dial, host, port);
-    }
 }
 
 struct cv_status cv_dial_start(struct cv_worker *worker, const struct cv_dial_options *options,
@@ -408,6 +372,7 @@ struct cv_status cv_dial_start(struct cv_worker *worker, const struct cv_dial_op
     if (options->proxy)
         dial->proxy = *options->proxy;
     dial->tls = options->tls;
+    dial->facts = options->tls_facts;
     dial->timeout_ms = options->timeout_ms ? options->timeout_ms : TIMEOUT_MS;
     dial->rounds = options->rounds;
     dial->has_hint = options->hint != NULL;

@@ -29,6 +29,8 @@ struct cv_dial_options {
     /* Where the host (or the proxy) was before: tried when its name is not resolved soon, as on a
      * network that is just coming back. NULL: not known. */
     const struct cv_addr *hint;
+    struct cv_tls_facts *tls_facts; /* filled as far as TLS comes; NULL: not wanted. Borrowed until
+                                       the connection is closed */
 };
 
 struct cv_dial_result {

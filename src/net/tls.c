@@ -7,6 +7,7 @@
 #include "net/tls.h"
 
 #include "net/addr.h"
+#include "net/tls_facts.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -40,6 +41,7 @@ struct cv_tls_session {
     SSL *ssl;
     unsigned key_updates; /* that came since read_bytes was 0 */
     size_t read_bytes;
+    struct cv_tls_facts *facts; /* somebody's, or NULL */
 };
 
 /* --- errors --- */
@@ -393,6 +395,12 @@ struct cv_status cv_tls_client_session(struct cv_tls_client *client, const char 
     return cv_ok();
 }
 
+void cv_tls_session_observe(struct cv_tls_session *session, struct cv_tls_facts *facts)
+{
+    session->facts = facts;
+    cv_tls_facts_begin(facts, session->ssl);
+}
+
 void cv_tls_session_free(struct cv_tls_session **pointer)
 {
     struct cv_tls_session *session = *pointer;
@@ -410,8 +418,11 @@ struct cv_status cv_tls_handshake(struct cv_tls_session *session, enum cv_tls_wa
     ERR_clear_error();
     errno = 0;
     int result = SSL_do_handshake(session->ssl);
-    if (result == 1)
+    if (result == 1) {
+        if (session->facts)
+            cv_tls_facts_end(session->facts, session->ssl);
         return cv_ok();
+    }
     struct cv_status status = classify(session, result, errno, want, error);
     if (status.id == CV_EOF)
         return cv_fail(error, CV_CONN_RESET, "closed in the handshake");

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,6 +49,23 @@ struct cv_status cv_tls_server_session(struct cv_tls_server *server, int fd,
 struct cv_status cv_tls_client_session(struct cv_tls_client *client, const char *host, int fd,
                                        struct cv_tls_session **out, struct cv_error *error);
 void cv_tls_session_free(struct cv_tls_session **session);
+
+enum { CV_TLS_NAME_MAX = 160 };
+
+/* What a person wants to know of a connection, or of why there is none. */
+struct cv_tls_facts {
+    bool has_certificate;
+    char subject[CV_TLS_NAME_MAX]; /* of the peer's certificate: RFC 4514 text, cut */
+    char issuer[CV_TLS_NAME_MAX];
+    char names[CV_TLS_NAME_MAX];   /* whom it is for: "relay.example.org, 192.0.2.1", cut */
+    int64_t not_before, not_after; /* Unix seconds; 0: cannot be read */
+    const char *version, *cipher;  /* "TLSv1.3", static; NULL before the handshake is done */
+};
+
+/* Fills `facts` while the handshake goes on: the certificate when it is looked at, whether it is
+ * trusted or not, the rest at the end. Before the first cv_tls_handshake of a client's session;
+ * `facts` is borrowed for the session's life. */
+void cv_tls_session_observe(struct cv_tls_session *session, struct cv_tls_facts *facts);
 
 /* What the socket must become before the same call is made again. */
 enum cv_tls_want { CV_TLS_WANT_NOTHING, CV_TLS_WANT_READ, CV_TLS_WANT_WRITE };

@@ -203,12 +203,28 @@ static void open_tcp(struct cv_session *session, struct cv_stream *stream,
         bridge_free(bridge, status);
 }
 
+/* Around through the session's own pool, as to a service of its agent. */
+static void open_diagnose(struct cv_session *session, struct cv_stream *stream)
+{
+    struct cv_route route = {.session = session, .port = CV_DIAGNOSE_PORT};
+    if (!cv_is_ok(cv_tunnel_spec_diagnose(&route.spec))) {
+        cv_stream_refuse(stream, CV_SSH_OPEN_RESOURCE_SHORTAGE, "out of memory");
+        return;
+    }
+    open_tcp(session, stream, &route);
+    cv_tunnel_spec_unref(&route.spec);
+}
+
 void cv_bridge_direct(struct cv_session *session, struct cv_stream *stream, struct cv_slice name,
                       uint32_t port)
 {
     struct cv_relay_worker *worker = session->worker;
     struct cv_route route;
     struct cv_status status = cv_status(CV_NO_TUNNEL);
+    if (session->is_diagnosing && cv_slice_is(name, CV_DIAGNOSE_NAME)) {
+        open_diagnose(session, stream);
+        return;
+    }
     if (cv_tunnel_name_is_valid(name) && cv_identity_may_use_tunnel(session->identity, name))
         status = cv_registry_find(worker->relay->registry,
                                   (const struct cv_user_key *)session->identity->user_key, NULL,

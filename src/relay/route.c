@@ -78,7 +78,7 @@ static struct cv_status check_upgrade(struct cv_consumer *c, struct cv_buf *join
 static struct cv_status write_101(struct cv_consumer *c, struct cv_slice protocol,
                                   const uint8_t link_id[16], const char *extra, struct cv_buf *out)
 {
-    char accept[CV_WS_ACCEPT_SIZE], id[33];
+    char accept[CV_WS_ACCEPT_SIZE], id[33], date[CV_HTTP_DATE_LEN + 1];
     cv_ws_accept_key(cv_http_value(&c->head, "Sec-WebSocket-Key"), accept);
     cv_hex_encode(cv_slice(link_id, 16), id);
     TRY(cv_http_write_status_line(out, 101, cv_slice_str("Switching Protocols")));
@@ -86,6 +86,9 @@ static struct cv_status write_101(struct cv_consumer *c, struct cv_slice protoco
     TRY(cv_http_write_field_str(out, "Upgrade", "websocket"));
     TRY(cv_http_write_field_str(out, "Sec-WebSocket-Accept", accept));
     TRY(cv_http_write_field(out, cv_slice_str("Sec-WebSocket-Protocol"), protocol));
+    /* May be there (RFC 9110 §6.6.1): `culvert diagnose` compares clocks. */
+    if (cv_http_date(cv_worker_wall_seconds(c->worker->worker), date))
+        TRY(cv_http_write_field_str(out, "Date", date));
     if (cv_slice_is(protocol, "culvert.v1"))
         TRY(cv_http_write_field_str(out, "Culvert-Link", id));
     if (extra)

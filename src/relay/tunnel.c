@@ -55,6 +55,16 @@ struct cv_status cv_tunnel_spec_default(struct cv_slice name, enum cv_tunnel_kin
     return cv_ok();
 }
 
+struct cv_status cv_tunnel_spec_diagnose(struct cv_tunnel_spec **spec)
+{
+    *spec = spec_new();
+    if (!*spec)
+        return cv_status(CV_NO_MEMORY);
+    (void)cv_slice_to_str(cv_slice_str(CV_DIAGNOSE_NAME), (*spec)->name, sizeof(*spec)->name);
+    (*spec)->kind = CV_TUNNEL_TCP;
+    return cv_ok();
+}
+
 static struct cv_slice text_of(const json_t *value)
 {
     return cv_slice(json_string_value(value), json_string_length(value));

@@ -50,6 +50,9 @@ struct cv_status cv_tunnel_spec_parse(struct cv_slice json, struct cv_tunnel_spe
 struct cv_status cv_tunnel_spec_default(struct cv_slice name, enum cv_tunnel_kind kind,
                                         struct cv_tunnel_spec **spec);
 
+/* What CV_DIAGNOSE_NAME is. CV_NO_MEMORY. */
+struct cv_status cv_tunnel_spec_diagnose(struct cv_tunnel_spec **spec);
+
 struct cv_tunnel_spec *cv_tunnel_spec_ref(struct cv_tunnel_spec *spec);
 void cv_tunnel_spec_unref(struct cv_tunnel_spec **spec);
 
