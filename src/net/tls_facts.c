@@ -59,8 +59,10 @@ static void add_address(char out[CV_TLS_NAME_MAX], const ASN1_OCTET_STRING *ip)
     } else {
         return;
     }
-    if (cv_addr_from_sockaddr(&addr, (const struct sockaddr *)&from, len))
-        add_name(out, text, strlen(cv_addr_format_ip(&addr, text)));
+    if (!cv_addr_from_sockaddr(&addr, (const struct sockaddr *)&from, len))
+        return;
+    const char *printed = cv_addr_format_ip(&addr, text);
+    add_name(out, printed, strlen(printed));
 }
 
 static void print_names(const X509 *cert, char out[CV_TLS_NAME_MAX])
