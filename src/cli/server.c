@@ -99,8 +99,14 @@ static unsigned given_sockets(void)
     return (unsigned)count;
 }
 
-static int serve(const struct cv_relay_config *config, const struct values *values,
-                 const char *state_dir)
+static struct cv_status load_config(void *arg, struct cv_relay_config **config,
+                                    struct cv_problems *problems)
+{
+    return cv_relay_config_load(arg, config, problems);
+}
+
+static int serve(const struct cv_relay_config *config, struct cv_config_sources *sources,
+                 const struct values *values, const char *state_dir)
 {
     struct cv_log log;
     struct cv_error error = {0};
@@ -113,6 +119,8 @@ static int serve(const struct cv_relay_config *config, const struct values *valu
     cv_relay_block_signals();
     struct cv_relay *relay = NULL;
     struct cv_relay_options relay_options = {
+        .load_config = load_config,
+        .load_arg = sources,
         .config = config,
         .log = &log,
         .state_dir = state_dir,
@@ -162,7 +170,7 @@ int cv_cli_server(int argc, const char *const *argv)
     struct cv_error error = {0};
     status = cv_state_dir_open(config->state_dir, state_dir, sizeof state_dir, &error);
     if (cv_is_ok(status)) {
-        exit_code = serve(config, &values, state_dir);
+        exit_code = serve(config, &sources, &values, state_dir);
     } else {
         cv_cli_complain(status.id, &error);
         exit_code = CV_EXIT_FAILED;

@@ -258,6 +258,28 @@ struct cv_status cv_relay_config_patch(const struct cv_relay_config *old,
     return status;
 }
 
+struct cv_status cv_relay_config_merge(const struct cv_relay_config *running,
+                                       const struct cv_relay_config *loaded, bool is_dev,
+                                       struct cv_relay_config **config, struct cv_problems *left,
+                                       struct cv_problems *problems)
+{
+    size_t before = problems->count + problems->unlisted;
+    struct cv_config_sources sources = {.is_dev = is_dev};
+    struct cv_relay_config *merged = calloc(1, sizeof *merged);
+    *config = NULL;
+    if (!merged)
+        return cv_status(CV_NO_MEMORY);
+    struct cv_status status = cv_settings_merge(&cv_relay_schema, running, loaded, merged, left);
+    if (cv_is_ok(status))
+        check_all(&(struct check){merged, &sources, problems});
+    if (cv_is_ok(status) && problems->count + problems->unlisted > before)
+        status = cv_status(CV_CONFIG);
+    if (!cv_is_ok(status))
+        cv_relay_config_free(&merged);
+    *config = merged;
+    return status;
+}
+
 void cv_relay_config_free(struct cv_relay_config **config)
 {
     if (!*config)

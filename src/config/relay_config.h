@@ -64,10 +64,10 @@
     X(state_dir, "state_dir", PATH, "", CV_ANY, NULL, 0,                                           \
       "Folder for keys; without it $XDG_STATE_HOME/culvert, else ~/.local/state/culvert.",         \
       "/var/lib/culvert")                                                                          \
-    X(tls_cert_file, "tls.cert_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,                     \
+    X(tls_cert_file, "tls.cert_file", PATH, "", CV_ANY, NULL, CV_SETTING_REREAD,                   \
       "Certificate chain in PEM, the server's own first. The file is read again on SIGHUP.",       \
       "/etc/culvert/cert.pem")                                                                     \
-    X(tls_key_file, "tls.key_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,                       \
+    X(tls_key_file, "tls.key_file", PATH, "", CV_ANY, NULL, CV_SETTING_REREAD,                     \
       "Private key of the certificate in PEM. The file is read again on SIGHUP.",                  \
       "/etc/culvert/key.pem")                                                                      \
     X(metrics_listen, "metrics.listen", HOSTPORT, "", CV_ANY, NULL, 0,                             \
@@ -82,11 +82,11 @@
     X(auth_jwks_url, "auth.jwks_url", URL, "", CV_CHOICES("https|http"), "AUTH0_JWKS_URI", 0,      \
       "Where the identity provider publishes the keys that sign tokens.",                          \
       "https://login.example.org/.well-known/jwks.json")                                           \
-    X(auth_jwks_file, "auth.jwks_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,                   \
+    X(auth_jwks_file, "auth.jwks_file", PATH, "", CV_ANY, NULL, CV_SETTING_REREAD,                 \
       "Keys in a local JWKS file, for tokens made by `culvert token --key`. The file is read "     \
       "again on SIGHUP.",                                                                          \
       "/etc/culvert/jwks.json")                                                                    \
-    X(auth_secret_file, "auth.secret_file", PATH, "", CV_ANY, NULL, CV_SETTING_LIVE,               \
+    X(auth_secret_file, "auth.secret_file", PATH, "", CV_ANY, NULL, CV_SETTING_REREAD,             \
       "File with the shared secret of HS256 tokens, at least 32 bytes. HS256 is refused without. " \
       "The file is read again on SIGHUP.",                                                         \
       "/etc/culvert/jwt-secret")                                                                   \
@@ -188,7 +188,7 @@
       "yet, until it is there: agents need a moment to come back to a relay that was restarted. "  \
       "With --dev 0 unless it is set; 0 answers at once.",                                         \
       "30s")                                                                                       \
-    X(timers_asked_max_ms, "timers.asked_max", DURATION, "10m", CV_RANGE(1, 7 * CV_DAYS), NULL, 0, \
+    X(timers_asked_max_ms, "timers.asked_max", DURATION, "10m", CV_RANGE(1, 7 * CV_DAYS), NULL, CV_SETTING_RUNTIME, \
       "The most that a request may ask for in `Culvert-Timeout`, which stands in for first_byte "  \
       "and total; more counts as this.", "1h")                                                     \
     X(limits_head_bytes, "limits.head_bytes", SIZE, "16KiB", CV_RANGE(1 * CV_KIB, 1 * CV_MIB),     \
@@ -212,84 +212,84 @@
       CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, CV_SETTING_RUNTIME,                            \
       "A consumer's connection without a request is closed after this time.", "15s")               \
     X(limits_handshake_timeout_ms, "limits.handshake_timeout", DURATION, "10s",                    \
-      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                           \
+      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, CV_SETTING_RUNTIME,                          \
       "The TLS handshake must be done in this time.", "5s")                                        \
     X(limits_max_connections, "limits.max_connections", INT, "10000", CV_RANGE(16, 1000000), NULL, \
-      0, "Connections of all kinds at once.", "50000")                                             \
+      CV_SETTING_RUNTIME, "Connections of all kinds at once.", "50000")                            \
     X(limits_max_links_per_user, "limits.max_links_per_user", INT, "0", CV_RANGE(0, 10000),        \
-      "MAX_CONNECTIONS_PER_USER", 0,                                                               \
+      "MAX_CONNECTIONS_PER_USER", CV_SETTING_RUNTIME,                                              \
       "Links that one user may have at once, whatever the tier; 0: as many as the tier grants.",   \
       "10")                                                                                        \
     X(limits_rpm, "limits.requests_per_minute", INT, "0", CV_RANGE(0, CV_RPM_MAX),                 \
-      "RATE_LIMIT_GLOBAL_RPM", 0,                                                                  \
+      "RATE_LIMIT_GLOBAL_RPM", CV_SETTING_RUNTIME,                                                 \
       "Requests a minute that the whole relay forwards; 0 has no limit.", "60000")                 \
     X(limits_burst, "limits.burst", INT, "0", CV_RANGE(0, CV_RPM_MAX), "RATE_LIMIT_GLOBAL_BURST",  \
-      0, "Of them, so many at once; 0: a minute's worth.", "5000")                                 \
-    X(limits_default_tier, "limits.default_tier", STRING, "free", CV_ANY, NULL, 0,                 \
+      CV_SETTING_RUNTIME, "Of them, so many at once; 0: a minute's worth.", "5000")                \
+    X(limits_default_tier, "limits.default_tier", STRING, "free", CV_ANY, NULL, CV_SETTING_RUNTIME, \
       "The tier of tokens that name none, or one that is not known here.", "free")                 \
     X(limits_free_rpm, "limits.free.requests_per_minute", INT, "100", CV_RANGE(0, CV_RPM_MAX),     \
-      "RATE_LIMIT_FREE_RPM", 0,                                                                    \
+      "RATE_LIMIT_FREE_RPM", CV_SETTING_RUNTIME,                                                   \
       "Requests a minute of a user of the tier free, as many of them at once; 0 has no limit. "    \
       "Upgrades to links are counted apart, with the same numbers.", "300")                        \
     X(limits_free_links, "limits.free.links", INT, "3", CV_RANGE(1, 10000),                        \
-      "RATE_LIMIT_FREE_CONN", 0, "Links at once of a user of the tier free.", "5")                 \
+      "RATE_LIMIT_FREE_CONN", CV_SETTING_RUNTIME, "Links at once of a user of the tier free.", "5") \
     X(limits_premium_rpm, "limits.premium.requests_per_minute", INT, "500",                        \
-      CV_RANGE(0, CV_RPM_MAX), "RATE_LIMIT_PREMIUM_RPM", 0,                                        \
+      CV_RANGE(0, CV_RPM_MAX), "RATE_LIMIT_PREMIUM_RPM", CV_SETTING_RUNTIME,                       \
       "The same for the tier premium.", "1000")                                                    \
     X(limits_premium_links, "limits.premium.links", INT, "10", CV_RANGE(1, 10000),                 \
-      "RATE_LIMIT_PREMIUM_CONN", 0, "Links at once of a user of the tier premium.", "20")          \
+      "RATE_LIMIT_PREMIUM_CONN", CV_SETTING_RUNTIME, "Links at once of a user of the tier premium.", "20") \
     X(limits_enterprise_rpm, "limits.enterprise.requests_per_minute", INT, "5000",                 \
-      CV_RANGE(0, CV_RPM_MAX), "RATE_LIMIT_ENTERPRISE_RPM", 0,                                     \
+      CV_RANGE(0, CV_RPM_MAX), "RATE_LIMIT_ENTERPRISE_RPM", CV_SETTING_RUNTIME,                    \
       "The same for the tier enterprise.", "10000")                                                \
     X(limits_enterprise_links, "limits.enterprise.links", INT, "50", CV_RANGE(1, 10000),           \
-      "RATE_LIMIT_ENTERPRISE_CONN", 0, "Links at once of a user of the tier enterprise.", "100")   \
-    X(limits_half_open, "limits.half_open", INT, "4096", CV_RANGE(16, 1000000), NULL, 0,           \
+      "RATE_LIMIT_ENTERPRISE_CONN", CV_SETTING_RUNTIME, "Links at once of a user of the tier enterprise.", "100") \
+    X(limits_half_open, "limits.half_open", INT, "4096", CV_RANGE(16, 1000000), NULL, CV_SETTING_RUNTIME, \
       "The same from all addresses together.", "1024")                                             \
     X(limits_ip_rpm, "limits.ip.requests_per_minute", INT, "6000", CV_RANGE(0, CV_RPM_MAX),        \
-      "RATE_LIMIT_IP_RPM", 0,                                                                      \
+      "RATE_LIMIT_IP_RPM", CV_SETTING_RUNTIME,                                                     \
       "Requests a minute from one address (of IPv6, from one /64), as many of them at once. 0 "    \
       "switches off everything that is counted by address.", "600")                                \
     X(limits_ip_upgrades, "limits.ip.upgrades_per_minute", INT, "600", CV_RANGE(0, CV_RPM_MAX),    \
-      NULL, 0,                                                                                     \
+      NULL, CV_SETTING_RUNTIME,                                                                    \
       "WebSocket upgrades of agents a minute from one address; 0 has no limit. Links that are "    \
       "resumed do not count, up to 60 times a minute each.", "60")                                 \
-    X(limits_ip_connections, "limits.ip.connections", INT, "1024", CV_RANGE(0, 1000000), NULL, 0,  \
+    X(limits_ip_connections, "limits.ip.connections", INT, "1024", CV_RANGE(0, 1000000), NULL, CV_SETTING_RUNTIME, \
       "Connections at once from one address; 0 has no limit. Those of trusted_proxy do not count.", \
       "100")                                                                                       \
-    X(limits_ip_half_open, "limits.ip.half_open", INT, "256", CV_RANGE(0, 1000000), NULL, 0,       \
+    X(limits_ip_half_open, "limits.ip.half_open", INT, "256", CV_RANGE(0, 1000000), NULL, CV_SETTING_RUNTIME, \
       "Connections from one address that have not yet brought a whole request head, TLS included;" \
       " 0 has no limit.", "32")                                                                    \
     X(limits_ip_auth_failures, "limits.ip.auth_failures_per_minute", INT, "10",                    \
-      CV_RANGE(0, CV_RPM_MAX), NULL, 0,                                                            \
+      CV_RANGE(0, CV_RPM_MAX), NULL, CV_SETTING_RUNTIME,                                           \
       "Failed authentications from one address that are answered at once; each one more is "       \
       "answered later, and the delay decays with time. 0 slows nobody.", "5")                      \
     X(limits_auth_penalty_ms, "limits.auth_penalty", DURATION, "5s", CV_RANGE(0, 1 * CV_MINUTES),  \
-      NULL, 0, "The longest such delay.", "10s")                                                   \
+      NULL, CV_SETTING_RUNTIME, "The longest such delay.", "10s")                                  \
     X(limits_user_replay_bytes, "limits.user_replay_bytes", SIZE, "64MiB",                         \
-      CV_RANGE(16 * CV_MIB, 64 * CV_GIB), NULL, 0,                                                 \
+      CV_RANGE(16 * CV_MIB, 64 * CV_GIB), NULL, CV_SETTING_RUNTIME,                                \
       "What is kept for all links of a user until their agents have acknowledged it; each link has" \
       " its share.",                                                                               \
       "256MiB")                                                                                    \
-    X(tiers, "tiers", RECORDS, "", .record = &cv_tier_schema, NULL, 0,                             \
+    X(tiers, "tiers", RECORDS, "", .record = &cv_tier_schema, NULL, CV_SETTING_LIVE,               \
       "Further tiers; one named free, premium or enterprise stands in for the settings above.",    \
       "")                                                                                          \
     X(cors_origins, "cors.origins", LIST_ORIGIN, "", CV_ANY, NULL, CV_SETTING_RUNTIME,             \
       "Origins whose web pages may call tunnels and open WebSockets; `*` is any.",                 \
       "https://app.example.org")                                                                   \
-    X(queue_size, "queue.size", INT, "100", CV_RANGE(10, 1000), NULL, 0,                           \
+    X(queue_size, "queue.size", INT, "100", CV_RANGE(10, 1000), NULL, CV_SETTING_RUNTIME,          \
       "Requests of a user that may wait for a stream.", "200")                                     \
-    X(queue_ageing_ms, "queue.ageing", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,        \
+    X(queue_ageing_ms, "queue.ageing", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, CV_SETTING_RUNTIME, \
       "Who has waited for this long counts as one priority higher; 0: whatever the wait.", "30s")  \
-    X(breaker_failures, "breaker.failures", INT, "5", CV_RANGE(0, 255), "CB_FAILURE_THRESHOLD", 0, \
+    X(breaker_failures, "breaker.failures", INT, "5", CV_RANGE(0, 255), "CB_FAILURE_THRESHOLD", CV_SETTING_RUNTIME, \
       "After so many failures of a tunnel's service in a row nothing is sent to it for a while; 0 "\
       "never stops.", "10")                                                                        \
     X(breaker_successes, "breaker.successes", INT, "2", CV_RANGE(1, 255), "CB_SUCCESS_THRESHOLD",  \
-      0, "So many requests, one at a time, must go well before all go through again.", "1")        \
+      CV_SETTING_RUNTIME, "So many requests, one at a time, must go well before all go through again.", "1") \
     X(breaker_reset_ms, "breaker.reset", DURATION, "60s", CV_RANGE(1, 1 * CV_HOURS),               \
-      "CB_RESET_TIMEOUT", 0, "For how long nothing is sent before one request tries.", "15s")      \
-    X(breaker_counts_statuses, "breaker.counts_statuses", BOOL, "false", CV_ANY, NULL, 0,          \
+      "CB_RESET_TIMEOUT", CV_SETTING_RUNTIME, "For how long nothing is sent before one request tries.", "15s") \
+    X(breaker_counts_statuses, "breaker.counts_statuses", BOOL, "false", CV_ANY, NULL, CV_SETTING_RUNTIME, \
       "The service's own answers 502, 503 and 504 are failures too.", "true")                      \
-    X(shutdown_grace_ms, "shutdown.grace", DURATION, "0", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,      \
+    X(shutdown_grace_ms, "shutdown.grace", DURATION, "0", CV_RANGE(0, 1 * CV_HOURS), NULL, CV_SETTING_RUNTIME, \
       "How long the relay still accepts connections once it is told to stop, while /readyz says "  \
       "503 and agents are told. Behind a load balancer: longer than that takes to notice.",        \
       "15s")                                                                                       \
@@ -372,6 +372,13 @@ void cv_relay_config_free(struct cv_relay_config **config);
 struct cv_status cv_relay_config_patch(const struct cv_relay_config *old,
                                        const struct cv_override *overrides, size_t count,
                                        bool is_dev, struct cv_relay_config **config,
+                                       struct cv_problems *problems);
+
+/* What `running` becomes with `loaded` (cv_settings_merge), checked as a whole: CV_CONFIG with
+ * `problems`, CV_NO_MEMORY; *config is NULL then. */
+struct cv_status cv_relay_config_merge(const struct cv_relay_config *running,
+                                       const struct cv_relay_config *loaded, bool is_dev,
+                                       struct cv_relay_config **config, struct cv_problems *left,
                                        struct cv_problems *problems);
 
 #endif

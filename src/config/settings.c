@@ -237,9 +237,9 @@ static struct cv_status find_record(const struct cv_schema *schema, void *values
     return cv_ok();
 }
 
-static struct cv_status apply_override(const struct cv_schema *schema, void *values,
-                                       const struct cv_override *override,
-                                       struct cv_problems *problems)
+struct cv_status cv_settings_apply_override(const struct cv_schema *schema, void *values,
+                                            const struct cv_override *override,
+                                            struct cv_problems *problems)
 {
     const struct cv_setting *setting = cv_settings_find(schema, override->key);
     struct cv_origin *origin =
@@ -287,92 +287,6 @@ static void check_records(const struct cv_schema *schema, const void *values,
     }
 }
 
-static struct cv_status copy_strings(const struct cv_strings *from, struct cv_strings *to)
-{
-    *to = (struct cv_strings){0};
-    if (!from->count)
-        return cv_ok();
-    to->items = calloc(from->count, sizeof *to->items);
-    for (; to->items && to->count < from->count; to->count++) {
-        to->items[to->count] = strdup(from->items[to->count]);
-        if (!to->items[to->count])
-            break;
-    }
-    return cv_status(to->count == from->count ? CV_OK : CV_NO_MEMORY);
-}
-
-static struct cv_status copy_values(const struct cv_schema *schema, const void *from, void *to);
-
-static struct cv_status copy_records(const struct cv_setting *setting,
-                                     const struct cv_records *from, struct cv_records *to)
-{
-    size_t size = setting->record->size;
-    *to = (struct cv_records){0};
-    if (!from->count)
-        return cv_ok();
-    to->items = calloc(from->count, size);
-    if (!to->items)
-        return cv_status(CV_NO_MEMORY);
-    for (; to->count < from->count;) {
-        size_t i = to->count++; /* also one that is half copied is given back */
-        CV_RETURN_IF_ERROR(copy_values(setting->record, (const char *)from->items + i * size,
-                                       (char *)to->items + i * size));
-    }
-    return cv_ok();
-}
-
-static struct cv_status copy_value(const struct cv_setting *setting, const void *from, void *to)
-{
-    const void *source = cv_setting_field_const(setting, from);
-    void *target = cv_setting_field(setting, to);
-    if (setting->kind == CV_KIND_RECORDS)
-        return copy_records(setting, source, target);
-    if (cv_kind_is_list(setting->kind))
-        return copy_strings(source, target);
-    switch (setting->kind) {
-    case CV_KIND_BOOL:
-        *(bool *)target = *(const bool *)source;
-        return cv_ok();
-    case CV_KIND_INT:
-        *(uint32_t *)target = *(const uint32_t *)source;
-        return cv_ok();
-    case CV_KIND_DURATION:
-    case CV_KIND_SIZE:
-        *(uint64_t *)target = *(const uint64_t *)source;
-        return cv_ok();
-    default:
-        break;
-    }
-    char *text = *(char *const *)source;
-    *(char **)target = text ? strdup(text) : NULL;
-    return cv_status(text && !*(char **)target ? CV_NO_MEMORY : CV_OK);
-}
-
-static struct cv_status copy_values(const struct cv_schema *schema, const void *from, void *to)
-{
-    for (size_t i = 0; i < schema->count; i++)
-        CV_RETURN_IF_ERROR(copy_value(&schema->settings[i], from, to));
-    return cv_ok();
-}
-
-struct cv_status cv_settings_patch(const struct cv_schema *schema, const void *from, void *to,
-                                   const struct cv_override *overrides, size_t count,
-                                   struct cv_problems *problems)
-{
-    size_t before = problems->count + problems->unlisted;
-    CV_RETURN_IF_ERROR(copy_values(schema, from, to));
-    memcpy((char *)to + schema->origins_offset, (const char *)from + schema->origins_offset,
-           schema->count * sizeof(struct cv_origin));
-    for (size_t i = 0; i < count; i++) {
-        CV_RETURN_IF_ERROR(apply_override(schema, to, &overrides[i], problems));
-        const struct cv_setting *setting = cv_settings_find(schema, overrides[i].key);
-        if (setting)
-            *cv_settings_origin_at(schema, to, (size_t)(setting - schema->settings)) =
-                (struct cv_origin){.kind = CV_ORIGIN_API};
-    }
-    return cv_status(problems->count + problems->unlisted > before ? CV_CONFIG : CV_OK);
-}
-
 struct cv_status cv_settings_load(const struct cv_schema *schema, void *values,
                                   const struct cv_config_sources *sources,
                                   struct cv_problems *problems)
@@ -386,7 +300,8 @@ struct cv_status cv_settings_load(const struct cv_schema *schema, void *values,
         CV_RETURN_IF_ERROR(file);
     CV_RETURN_IF_ERROR(apply_env(schema, values, sources->env, problems));
     for (size_t i = 0; i < sources->override_count; i++)
-        CV_RETURN_IF_ERROR(apply_override(schema, values, &sources->overrides[i], problems));
+        CV_RETURN_IF_ERROR(
+            cv_settings_apply_override(schema, values, &sources->overrides[i], problems));
     check_records(schema, values, problems);
     CV_RETURN_IF_ERROR(file);
     return cv_status(problems->count + problems->unlisted > before ? CV_CONFIG : CV_OK);

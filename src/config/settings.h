@@ -50,9 +50,10 @@ struct cv_records {
     size_t count;
 };
 
-#define CV_SETTING_LIVE 1u     /* SIGHUP applies a new value; without it a restart is needed */
+#define CV_SETTING_LIVE 1u     /* SIGHUP applies a new value; without these a restart is needed */
 #define CV_SETTING_SECRET 2u   /* masked wherever it is shown */
-#define CV_SETTING_RUNTIME 8u  /* the management API applies a new value at once */
+#define CV_SETTING_RUNTIME 8u  /* SIGHUP does, and the management API at once */
+#define CV_SETTING_REREAD 16u  /* a file that SIGHUP reads again; where it is takes a restart */
 #define CV_SETTING_REQUIRED 4u /* only in records: each one must have it */
 
 struct cv_setting {
@@ -152,6 +153,17 @@ void cv_settings_done(const struct cv_schema *schema, void *values);
 struct cv_status cv_settings_patch(const struct cv_schema *schema, const void *from, void *to,
                                    const struct cv_override *overrides, size_t count,
                                    struct cv_problems *problems);
+
+/* What `running` becomes with `loaded`, from the same sources read again, in `to` (zeroed): settings
+ * that can change while the program runs are those of `loaded`, unless the management API has set
+ * them; all others stay. Those that differ and stay are in `left`, with the reason as text.
+ * CV_NO_MEMORY; `to` is for cv_settings_done in every case. */
+struct cv_status cv_settings_merge(const struct cv_schema *schema, const void *running,
+                                   const void *loaded, void *to, struct cv_problems *left);
+
+/* Whether a setting, by its place in the schema, has the same value in both. */
+bool cv_settings_is_same(const struct cv_schema *schema, const void *one, const void *other,
+                         size_t index);
 
 /* The setting of a key, NULL when there is none. */
 const struct cv_setting *cv_settings_find(const struct cv_schema *schema, const char *key);

@@ -29,6 +29,11 @@ void cv_settings_check_record(const struct cv_schema *schema, const void *record
 /* The origin of the setting at `index` in the schema; NULL for records. */
 struct cv_origin *cv_settings_origin_at(const struct cv_schema *schema, void *values, size_t index);
 
+/* Sets what an override says; what is wrong with it goes to `problems`. CV_NO_MEMORY. */
+struct cv_status cv_settings_apply_override(const struct cv_schema *schema, void *values,
+                                            const struct cv_override *override,
+                                            struct cv_problems *problems);
+
 /* Sets all defaults. CV_NO_MEMORY, CV_INTERNAL when the table itself is wrong. */
 struct cv_status cv_settings_default(const struct cv_schema *schema, void *values);
 

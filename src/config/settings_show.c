@@ -214,6 +214,17 @@ struct cv_status cv_settings_show_json(const struct cv_schema *schema, const voi
     return cv_buf_append_str(out, "\n}");
 }
 
+static const char *what_a_change_takes(const struct cv_setting *setting)
+{
+    if (setting->flags & CV_SETTING_RUNTIME)
+        return "a SIGHUP, or the management API";
+    if (setting->flags & CV_SETTING_LIVE)
+        return "a SIGHUP";
+    return setting->flags & CV_SETTING_REREAD ? "a SIGHUP for what is in the file, a restart for "
+                                                "another file"
+                                              : "a restart";
+}
+
 static struct cv_status doc_row(const struct cv_setting *setting, bool has_env, struct cv_buf *out)
 {
     char expected[CV_EXPECTED_MAX];
@@ -235,11 +246,8 @@ static struct cv_status doc_row(const struct cv_setting *setting, bool has_env, 
             cv_buf_printf(out, "- Environment: `%s`%s%s%s\n", env, setting->env ? ", `" : "",
                           setting->env ? setting->env : "", setting->env ? "`" : ""));
     if (has_env)
-        CV_RETURN_IF_ERROR(cv_buf_printf(out, "- A change takes %s\n",
-                                         setting->flags & CV_SETTING_LIVE ? "a SIGHUP"
-                                         : setting->flags & CV_SETTING_RUNTIME
-                                             ? "a restart, or the management API"
-                                             : "a restart"));
+        CV_RETURN_IF_ERROR(
+            cv_buf_printf(out, "- A change takes %s\n", what_a_change_takes(setting)));
     if (setting->flags & CV_SETTING_SECRET)
         CV_RETURN_IF_ERROR(cv_buf_append_str(out, "- Secret: shown as `***`\n"));
     return cv_buf_append_str(out, "\n");

@@ -47,9 +47,9 @@ static json_t *setting_json(const struct cv_relay_config *config, const struct c
     enum cv_origin_kind origin = cv_settings_origin(&cv_relay_schema, config, setting->key).kind;
     bool is_live = setting->flags & CV_SETTING_RUNTIME;
     return json_pack("{s:O, s:s, s:s}", "value", value, "origin", origin_name(origin), "change",
-                     is_live                              ? "now"
-                     : (setting->flags & CV_SETTING_LIVE) ? "reload"
-                                                          : "restart");
+                     is_live                                                  ? "now"
+                     : setting->flags & (CV_SETTING_LIVE | CV_SETTING_REREAD) ? "reload"
+                                                                              : "restart");
 }
 
 void api_config_get(struct cv_consumer *c, const json_t *body)
@@ -135,7 +135,8 @@ static void read_change(struct changes *changes, const char *key, const json_t *
     }
     if (!(setting->flags & CV_SETTING_RUNTIME)) {
         cv_problems_add(problems, "PATCH", 0, key, "",
-                        setting->flags & CV_SETTING_LIVE
+                        setting->flags & CV_SETTING_LIVE ? "is changed in the file, then SIGHUP"
+                        : setting->flags & CV_SETTING_REREAD
                             ? "is read again on SIGHUP; where it points to takes a restart"
                             : "takes a restart");
         return;
@@ -227,19 +228,30 @@ static json_t *changed_json(const struct changes *changes)
     return list ? json_pack("{s:o, s:b}", "changed", list, "persistent", 0) : NULL;
 }
 
+/* All of it, or nothing. */
+static struct cv_status change(struct cv_relay *relay, struct changes *changes)
+{
+    struct cv_relay_config *config = NULL;
+    if (!cv_relay_begin_change(relay))
+        return cv_status(CV_UNAVAILABLE);
+    struct cv_status status = cv_relay_config_patch(relay->config, changes->items, changes->count,
+                                                    relay->is_dev, &config, &changes->problems);
+    if (cv_is_ok(status))
+        status = cv_relay_change(relay, config);
+    if (!cv_is_ok(status)) {
+        cv_relay_config_free(&config);
+        cv_relay_end_change(relay);
+    }
+    return status;
+}
+
 void api_config_patch(struct cv_consumer *c, const json_t *body)
 {
     struct cv_relay *relay = c->worker->relay;
     struct changes changes;
-    struct cv_relay_config *config = NULL;
     struct cv_status status = read_changes(body, &changes);
     if (cv_is_ok(status))
-        status = cv_relay_config_patch(relay->config, changes.items, changes.count, relay->is_dev,
-                                       &config, &changes.problems);
-    if (cv_is_ok(status) && !cv_relay_set_config(relay, config)) {
-        cv_relay_config_free(&config);
-        status = cv_status(CV_UNAVAILABLE);
-    }
+        status = change(relay, &changes);
     if (cv_is_ok(status)) {
         apply(c, &changes);
         api_answer(c, 200, changed_json(&changes));

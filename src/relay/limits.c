@@ -25,23 +25,37 @@ enum { SOURCE_REQUESTS, SOURCE_UPGRADES, SOURCE_FAILURES };
 enum { SOURCE_CONNECTIONS, SOURCE_HALF_OPEN };
 enum { USER_QUEUED };
 
-struct cv_limits {
+/* What the configuration says. */
+struct rules {
     struct cv_tier_limits *tiers;
     size_t tier_count;
     const struct cv_tier_limits *default_tier;
     struct cv_bucket_rate relay_rate, source_requests, source_upgrades, source_failures;
     uint64_t penalty_max_ms;
     unsigned max_connections, max_half_open, max_half_open_in_sum;
+    unsigned queue_size;
     bool is_by_source;
+};
+
+struct cv_limits {
+    /* Good for the turn in which it was read. */
+    _Atomic(const struct rules *) rules;
+    struct rules *kept[2];    /* in use, and the one before */
+    const char **first_tiers; /* names at the start; the strings are that configuration's */
+    size_t first_count, first_default;
     uint8_t secret[SECRET_LEN]; /* nobody chooses addresses that share a place */
     struct cv_bucket_table *users, *sources;
     cv_bucket relay_bucket;
-    unsigned queue_size;
     atomic_uint queued; /* of all users */
     atomic_uint_least64_t dropped, backpressed;
     atomic_uint half_open;
     atomic_uint_least64_t rejections[CV_LIMIT_SCOPE_COUNT];
 };
+
+static const struct rules *rules_of(const struct cv_limits *limits)
+{
+    return atomic_load_explicit(&limits->rules, memory_order_acquire);
+}
 
 /* ---- tiers ---- */
 
@@ -51,17 +65,17 @@ static struct cv_bucket_rate rate_of(uint64_t per_minute, uint64_t burst)
 }
 
 /* Later ones stand in for earlier ones of the same name. */
-static void put_tier(struct cv_limits *limits, const struct cv_tier_limits *tier)
+static void put_tier(struct rules *rules, const struct cv_tier_limits *tier)
 {
-    for (size_t i = 0; i < limits->tier_count; i++)
-        if (strcmp(limits->tiers[i].name, tier->name) == 0) {
-            limits->tiers[i] = *tier;
+    for (size_t i = 0; i < rules->tier_count; i++)
+        if (strcmp(rules->tiers[i].name, tier->name) == 0) {
+            rules->tiers[i] = *tier;
             return;
         }
-    limits->tiers[limits->tier_count++] = *tier;
+    rules->tiers[rules->tier_count++] = *tier;
 }
 
-static struct cv_status make_tiers(struct cv_limits *limits, const struct cv_relay_config *config)
+static struct cv_status make_tiers(struct rules *rules, const struct cv_relay_config *config)
 {
     const struct {
         const char *name;
@@ -72,52 +86,73 @@ static struct cv_status make_tiers(struct cv_limits *limits, const struct cv_rel
         {"enterprise", config->limits_enterprise_rpm, config->limits_enterprise_links},
     };
     enum { KNOWN = sizeof known / sizeof known[0] };
-    limits->tiers = calloc(KNOWN + config->tiers.count, sizeof *limits->tiers);
-    if (!limits->tiers)
+    rules->tiers = calloc(KNOWN + config->tiers.count, sizeof *rules->tiers);
+    if (!rules->tiers)
         return cv_status(CV_NO_MEMORY);
     for (size_t i = 0; i < KNOWN; i++)
-        put_tier(limits, &(struct cv_tier_limits){.name = known[i].name,
-                                                  .requests = rate_of(known[i].rpm, 0),
-                                                  .links = known[i].links});
+        put_tier(rules, &(struct cv_tier_limits){.name = known[i].name,
+                                                 .requests = rate_of(known[i].rpm, 0),
+                                                 .links = known[i].links});
     const struct cv_tier_config *more = config->tiers.items;
     for (size_t i = 0; i < config->tiers.count; i++)
-        put_tier(limits,
+        put_tier(rules,
                  &(struct cv_tier_limits){.name = more[i].name,
                                           .requests = rate_of(more[i].rpm, more[i].burst),
                                           /* A second's worth at once. */
                                           .bandwidth = {more[i].bandwidth * 60, more[i].bandwidth},
                                           .links = more[i].links});
-    for (size_t i = 0; i < limits->tier_count; i++) {
+    for (size_t i = 0; i < rules->tier_count; i++) {
         if (config->limits_max_links_per_user)
-            limits->tiers[i].links = config->limits_max_links_per_user;
-        if (strcmp(limits->tiers[i].name, config->limits_default_tier) == 0)
-            limits->default_tier = &limits->tiers[i];
+            rules->tiers[i].links = config->limits_max_links_per_user;
+        if (strcmp(rules->tiers[i].name, config->limits_default_tier) == 0)
+            rules->default_tier = &rules->tiers[i];
     }
-    return limits->default_tier ? cv_ok() : cv_status(CV_CONFIG);
+    return rules->default_tier ? cv_ok() : cv_status(CV_CONFIG);
 }
 
 const struct cv_tier_limits *cv_limits_tier(const struct cv_limits *limits,
                                             const struct cv_identity *identity)
 {
-    for (size_t i = 0; identity->tier[0] && i < limits->tier_count; i++)
-        if (strcmp(limits->tiers[i].name, identity->tier) == 0)
-            return &limits->tiers[i];
-    return limits->default_tier;
+    const struct rules *rules = rules_of(limits);
+    for (size_t i = 0; identity->tier[0] && i < rules->tier_count; i++)
+        if (strcmp(rules->tiers[i].name, identity->tier) == 0)
+            return &rules->tiers[i];
+    return rules->default_tier;
 }
 
 size_t cv_limits_tier_count(const struct cv_limits *limits)
 {
-    return limits->tier_count;
+    return limits->first_count;
 }
 
 const char *cv_limits_tier_name(const struct cv_limits *limits, size_t number)
 {
-    return limits->tiers[number].name;
+    return limits->first_tiers[number];
 }
 
 size_t cv_limits_tier_number(const struct cv_limits *limits, const struct cv_identity *identity)
 {
-    return (size_t)(cv_limits_tier(limits, identity) - limits->tiers);
+    return cv_limits_tier(limits, identity)->number;
+}
+
+/* The tiers of the start have the numbers; those that a reload adds, that of its default. */
+static struct cv_status number_tiers(struct cv_limits *limits, struct rules *rules)
+{
+    if (!limits->first_tiers) {
+        limits->first_tiers = calloc(rules->tier_count, sizeof *limits->first_tiers);
+        if (!limits->first_tiers)
+            return cv_status(CV_NO_MEMORY);
+        for (; limits->first_count < rules->tier_count; limits->first_count++)
+            limits->first_tiers[limits->first_count] = rules->tiers[limits->first_count].name;
+        limits->first_default = (size_t)(rules->default_tier - rules->tiers);
+    }
+    for (size_t i = 0; i < rules->tier_count; i++) {
+        rules->tiers[i].number = limits->first_default;
+        for (size_t k = 0; k < limits->first_count; k++)
+            if (strcmp(rules->tiers[i].name, limits->first_tiers[k]) == 0)
+                rules->tiers[i].number = k;
+    }
+    return cv_ok();
 }
 
 /* ---- life ---- */
@@ -127,24 +162,45 @@ static unsigned count_max(uint32_t configured)
     return configured ? configured : UINT32_MAX;
 }
 
+static void rules_free(struct rules **rules)
+{
+    if (*rules)
+        free((*rules)->tiers);
+    free(*rules);
+    *rules = NULL;
+}
+
+static struct cv_status rules_new(const struct cv_relay_config *config, struct rules **out)
+{
+    struct rules *rules = calloc(1, sizeof *rules);
+    *out = NULL;
+    if (!rules)
+        return cv_status(CV_NO_MEMORY);
+    rules->relay_rate = rate_of(config->limits_rpm, config->limits_burst);
+    rules->is_by_source = config->limits_ip_rpm > 0;
+    rules->source_requests = rate_of(config->limits_ip_rpm, 0);
+    rules->source_upgrades = rate_of(config->limits_ip_upgrades, 0);
+    rules->source_failures = rate_of(config->limits_ip_auth_failures, 0);
+    rules->penalty_max_ms = config->limits_auth_penalty_ms;
+    rules->max_connections = count_max(config->limits_ip_connections);
+    rules->max_half_open = count_max(config->limits_ip_half_open);
+    rules->max_half_open_in_sum = config->limits_half_open;
+    rules->queue_size = config->queue_size;
+    struct cv_status status = make_tiers(rules, config);
+    if (!cv_is_ok(status))
+        rules_free(&rules);
+    *out = rules;
+    return status;
+}
+
 struct cv_status cv_limits_new(const struct cv_relay_config *config, struct cv_limits **out)
 {
     struct cv_limits *limits = calloc(1, sizeof *limits);
     *out = NULL;
     if (!limits)
         return cv_status(CV_NO_MEMORY);
-    limits->relay_rate = rate_of(config->limits_rpm, config->limits_burst);
-    limits->is_by_source = config->limits_ip_rpm > 0;
-    limits->source_requests = rate_of(config->limits_ip_rpm, 0);
-    limits->source_upgrades = rate_of(config->limits_ip_upgrades, 0);
-    limits->source_failures = rate_of(config->limits_ip_auth_failures, 0);
-    limits->penalty_max_ms = config->limits_auth_penalty_ms;
-    limits->max_connections = count_max(config->limits_ip_connections);
-    limits->max_half_open = count_max(config->limits_ip_half_open);
-    limits->max_half_open_in_sum = config->limits_half_open;
-    limits->queue_size = config->queue_size;
     cv_random(limits->secret, sizeof limits->secret);
-    struct cv_status status = make_tiers(limits, config);
+    struct cv_status status = cv_limits_change(limits, config);
     if (cv_is_ok(status))
         status = cv_bucket_table_new(USERS, &limits->users);
     if (cv_is_ok(status))
@@ -155,12 +211,30 @@ struct cv_status cv_limits_new(const struct cv_relay_config *config, struct cv_l
     return status;
 }
 
+struct cv_status cv_limits_change(struct cv_limits *limits, const struct cv_relay_config *config)
+{
+    struct rules *rules;
+    CV_RETURN_IF_ERROR(rules_new(config, &rules));
+    struct cv_status status = number_tiers(limits, rules);
+    if (!cv_is_ok(status)) {
+        rules_free(&rules);
+        return status;
+    }
+    rules_free(&limits->kept[1]);
+    limits->kept[1] = limits->kept[0];
+    limits->kept[0] = rules;
+    atomic_store_explicit(&limits->rules, rules, memory_order_release);
+    return cv_ok();
+}
+
 void cv_limits_free(struct cv_limits **limits)
 {
     if (*limits) {
         cv_bucket_table_free(&(*limits)->users);
         cv_bucket_table_free(&(*limits)->sources);
-        free((*limits)->tiers);
+        rules_free(&(*limits)->kept[0]);
+        rules_free(&(*limits)->kept[1]);
+        free((*limits)->first_tiers);
         free(*limits);
     }
     *limits = NULL;
@@ -224,13 +298,15 @@ bool cv_limits_take_source(struct cv_limits *limits, cv_source *source, enum cv_
         return true;
     return take(limits, CV_LIMIT_ADDRESS,
                 &source->buckets[is_request ? SOURCE_REQUESTS : SOURCE_UPGRADES],
-                is_request ? limits->source_requests : limits->source_upgrades, now_ms, quota);
+                is_request ? rules_of(limits)->source_requests : rules_of(limits)->source_upgrades,
+                now_ms, quota);
 }
 
 bool cv_limits_take_relay(struct cv_limits *limits, uint64_t now_ms, struct cv_quota *quota)
 {
     *quota = (struct cv_quota){0};
-    return take(limits, CV_LIMIT_RELAY, &limits->relay_bucket, limits->relay_rate, now_ms, quota);
+    return take(limits, CV_LIMIT_RELAY, &limits->relay_bucket, rules_of(limits)->relay_rate, now_ms,
+                quota);
 }
 
 uint64_t cv_limits_charge_bytes(struct cv_limits *limits, const struct cv_identity *identity,
@@ -254,8 +330,8 @@ bool cv_limits_queue_enter(struct cv_limits *limits, uint64_t user, size_t waiti
                            struct cv_bucket_entry **out)
 {
     struct cv_bucket_entry *entry = cv_bucket_table_get(limits->users, user, now_ms);
-    bool is_in = waiting < limits->queue_size &&
-                 (!entry || cv_bucket_entry_open(entry, USER_QUEUED, limits->queue_size));
+    bool is_in = waiting < rules_of(limits)->queue_size &&
+                 (!entry || cv_bucket_entry_open(entry, USER_QUEUED, rules_of(limits)->queue_size));
     *out = is_in ? entry : NULL;
     if (!is_in)
         (void)atomic_fetch_add_explicit(&limits->dropped, 1, memory_order_relaxed);
@@ -275,7 +351,7 @@ void cv_limits_queue_leave(struct cv_limits *limits, struct cv_bucket_entry *ent
 struct cv_queue_fill cv_limits_queue_fill(struct cv_limits *limits,
                                           const struct cv_identity *identity)
 {
-    struct cv_queue_fill fill = {.size = limits->queue_size};
+    struct cv_queue_fill fill = {.size = rules_of(limits)->queue_size};
     if (atomic_load_explicit(&limits->queued, memory_order_relaxed) == 0)
         return fill;
     struct cv_bucket_entry *user =
@@ -311,7 +387,7 @@ cv_source *cv_limits_source(struct cv_limits *limits, const struct cv_addr *addr
     uint8_t text[SECRET_LEN + 9], digest[CV_SHA256_LEN];
     size_t len = SECRET_LEN;
     uint64_t tag;
-    if (!limits->is_by_source || addr->len == 0)
+    if (!rules_of(limits)->is_by_source || addr->len == 0)
         return NULL;
     memcpy(text, limits->secret, SECRET_LEN);
     len += cv_addr_network(addr, text + len);
@@ -324,7 +400,7 @@ static bool open_half(struct cv_limits *limits)
 {
     unsigned count = atomic_load_explicit(&limits->half_open, memory_order_relaxed);
     do {
-        if (count >= limits->max_half_open_in_sum)
+        if (count >= rules_of(limits)->max_half_open_in_sum)
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&limits->half_open, &count, count + 1,
                                                     memory_order_relaxed, memory_order_relaxed));
@@ -338,8 +414,8 @@ bool cv_limits_connect(struct cv_limits *limits, const struct cv_addr *addr, uin
     *out = NULL;
     if (!source)
         return true;
-    if (cv_bucket_entry_open(source, SOURCE_CONNECTIONS, limits->max_connections)) {
-        if (cv_bucket_entry_open(source, SOURCE_HALF_OPEN, limits->max_half_open)) {
+    if (cv_bucket_entry_open(source, SOURCE_CONNECTIONS, rules_of(limits)->max_connections)) {
+        if (cv_bucket_entry_open(source, SOURCE_HALF_OPEN, rules_of(limits)->max_half_open)) {
             if (open_half(limits)) {
                 *out = source;
                 return true;
@@ -371,14 +447,14 @@ void cv_limits_disconnect(struct cv_limits *limits, cv_source *source, bool is_h
 
 uint64_t cv_limits_auth_failed(struct cv_limits *limits, cv_source *source, uint64_t now_ms)
 {
-    if (!source || limits->source_failures.per_minute == 0)
+    if (!source || rules_of(limits)->source_failures.per_minute == 0)
         return 0;
-    uint64_t debt = cv_bucket_force(&source->buckets[SOURCE_FAILURES], limits->source_failures, 1,
-                                    PENALTY_DEBT_MAX, now_ms);
+    uint64_t debt = cv_bucket_force(&source->buckets[SOURCE_FAILURES],
+                                    rules_of(limits)->source_failures, 1, PENALTY_DEBT_MAX, now_ms);
     if (debt == 0)
         return 0;
     uint64_t ms = (uint64_t)PENALTY_FIRST_MS << (debt - 1); /* debt <= PENALTY_DEBT_MAX */
-    return ms < limits->penalty_max_ms ? ms : limits->penalty_max_ms;
+    return ms < rules_of(limits)->penalty_max_ms ? ms : rules_of(limits)->penalty_max_ms;
 }
 
 uint64_t cv_limits_rejections(const struct cv_limits *limits, enum cv_limit_scope scope)

@@ -7,7 +7,8 @@
  *
  * All of it is in tables of fixed size without locks (flow/bucket_table.h): nothing here waits, and
  * no number of users or addresses makes it grow. Who is forgotten for lack of room begins anew.
- * Owned by the relay; any thread. Borrows the configuration.
+ * Owned by the relay; any thread. Borrows the configuration. What that says can be changed while
+ * the relay runs: buckets go on with the new rates as they stand.
  */
 #ifndef CV_RELAY_LIMITS_H
 #define CV_RELAY_LIMITS_H
@@ -45,6 +46,7 @@ struct cv_tier_limits {
     struct cv_bucket_rate requests;
     struct cv_bucket_rate bandwidth; /* bytes */
     unsigned links;
+    size_t number; /* cv_limits_tier_number */
 };
 
 /* The outcome of a take, for the fields that tell it. */
@@ -58,11 +60,19 @@ struct cv_quota {
 struct cv_status cv_limits_new(const struct cv_relay_config *config, struct cv_limits **limits);
 void cv_limits_free(struct cv_limits **limits); /* takes NULL; nulls */
 
-/* What the tier of this token grants; the default tier's where the token's is not known. */
+/* Goes by `config` from now on, which must live as long as the one before had to: until the next
+ * change but one. Between two changes every thread that looks at limits must have ended its turn.
+ * CV_NO_MEMORY, CV_CONFIG (no default tier): nothing has changed. */
+struct cv_status cv_limits_change(struct cv_limits *limits, const struct cv_relay_config *config);
+
+/* What the tier of this token grants; the default tier's where the token's is not known. Good for
+ * the turn. */
 const struct cv_tier_limits *cv_limits_tier(const struct cv_limits *limits,
                                             const struct cv_identity *identity);
 
-/* All tiers, by number; which one is a token's. They stay as they are while the relay runs. */
+/* The tiers of the start, by number, for the labels of metrics, and which one is a token's: these
+ * stay while the relay runs. A tier that came later counts as the default one of the start. Names
+ * are those of the first configuration, which the relay's life is not longer than. */
 size_t cv_limits_tier_count(const struct cv_limits *limits);
 const char *cv_limits_tier_name(const struct cv_limits *limits, size_t number);
 size_t cv_limits_tier_number(const struct cv_limits *limits, const struct cv_identity *identity);

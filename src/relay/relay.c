@@ -300,6 +300,8 @@ struct cv_status cv_relay_new(const struct cv_relay_options *options, struct cv_
     if (!relay)
         return cv_status(CV_NO_MEMORY);
     relay->config = options->config;
+    relay->load_config = options->load_config;
+    relay->load_arg = options->load_arg;
     relay->log = options->log;
     relay->is_dev = options->is_dev;
     relay->notify_socket = options->notify_socket;
@@ -507,32 +509,11 @@ void cv_relay_block_signals(void)
 }
 
 /* The number tells systemd that this process is the service now, also where it took over. */
-static void tell_ready(const struct cv_relay *relay)
+void relay_tell_ready(const struct cv_relay *relay)
 {
     char text[64];
     (void)snprintf(text, sizeof text, "READY=1\nMAINPID=%ld", (long)getpid());
     cv_notify(relay->notify_socket, text);
-}
-
-/* What cannot be read stays as it was. */
-static void reload(struct cv_relay *relay)
-{
-    struct cv_error error = {0};
-    char reloading[80];
-    (void)snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
-                   clock_ms() * 1000);
-    cv_notify(relay->notify_socket, reloading);
-    cv_audit(relay->record, ADMIN, CV_F_STR("action", "reload"), CV_F_STR("by", "SIGHUP"));
-    struct cv_status status = relay->tls ? cv_tls_server_reload(relay->tls, &error) : cv_ok();
-    cv_log(relay->log, cv_is_ok(status) ? CV_LOG_INFO : CV_LOG_WARN, "relay", "reload_tls",
-           cv_is_ok(status) ? "certificate read again" : "the old certificate stays in use",
-           CV_F_STATUS(status), CV_F_STR("detail", error.detail));
-    error = (struct cv_error){0};
-    status = cv_keysource_reload(relay->keys, &error);
-    cv_log(relay->log, cv_is_ok(status) ? CV_LOG_INFO : CV_LOG_WARN, "relay", "reload_keys",
-           cv_is_ok(status) ? "token keys read again" : "the old token keys stay in use",
-           CV_F_STATUS(status), CV_F_STR("detail", error.detail));
-    tell_ready(relay);
 }
 
 static void change_level(struct cv_relay *relay, int step)
@@ -551,11 +532,11 @@ void cv_relay_serve(struct cv_relay **out)
     struct cv_relay *relay = *out;
     sigset_t set;
     signals_of_relay(&set);
-    tell_ready(relay);
+    relay_tell_ready(relay);
     for (int signo = 0; !is_end(signo);) {
         signo = wait_signal(&set, 3600 * 1000);
         if (signo == SIGHUP)
-            reload(relay);
+            relay_reload(relay);
         else if (signo == SIGUSR1)
             change_level(relay, 1);
         else if (signo == SIGUSR2)

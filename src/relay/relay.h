@@ -24,6 +24,7 @@ struct cv_listener;
 struct cv_log;
 struct cv_metrics;
 struct cv_metrics_block;
+struct cv_problems;
 struct cv_registry;
 struct cv_relay_config;
 struct cv_revocations;
@@ -46,10 +47,14 @@ struct cv_relay_socket {
 };
 
 struct cv_relay {
-    /* The API may put another one in its place; the one before lives until the next change has
-     * been seen by every worker, so that a pointer holds for the turn in which it was read. */
+    /* The API or SIGHUP may put another one in its place; the one before lives until the next
+     * change has been seen by every worker, so that a pointer holds for the turn in which it was
+     * read. */
     _Atomic(const struct cv_relay_config *) config;
     struct cv_relay_config *patched[2]; /* ours: in use, and the one before */
+    struct cv_status (*load_config)(void *arg, struct cv_relay_config **config,
+                                    struct cv_problems *problems);
+    void *load_arg;
     atomic_bool is_config_changing;
     atomic_uint config_unseen; /* workers that have not passed a turn since */
     struct cv_log *log;
@@ -123,6 +128,11 @@ struct cv_relay_counts {
 };
 
 struct cv_relay_options {
+    /* Reads the settings again, for SIGHUP: as cv_relay_config_load. NULL: only certificate and key
+     * files are read again. */
+    struct cv_status (*load_config)(void *arg, struct cv_relay_config **config,
+                                    struct cv_problems *problems);
+    void *load_arg;
     const struct cv_relay_config *config; /* borrowed for the relay's life, as log */
     struct cv_log *log;
     const char *state_dir; /* for keys that are not configured; copied */
@@ -149,9 +159,14 @@ struct cv_relay_counts cv_relay_count(const struct cv_relay *relay);
  */
 void cv_relay_apply_revocations(struct cv_relay *relay);
 
-/* Takes `config` in the place of the settings so far. False: the last change is not through yet;
- * `config` stays the caller's. Any worker's thread. */
-bool cv_relay_set_config(struct cv_relay *relay, struct cv_relay_config *config);
+/* A change of settings, one at a time: begin, read relay->config (which nobody else changes then),
+ * then either change or end. begin is false while another one is under way or not yet through on
+ * all workers. change takes `config` in the place of the settings so far; CV_NO_MEMORY, CV_CONFIG:
+ * nothing was changed, `config` stays the caller's, and the change is still to be ended. Workers'
+ * threads, and the one of cv_relay_serve. */
+bool cv_relay_begin_change(struct cv_relay *relay);
+void cv_relay_end_change(struct cv_relay *relay);
+struct cv_status cv_relay_change(struct cv_relay *relay, struct cv_relay_config *config);
 
 /* The port of the first listener. */
 unsigned cv_relay_port(const struct cv_relay *relay);
@@ -159,9 +174,9 @@ unsigned cv_relay_port(const struct cv_relay *relay);
 /* Blocks until SIGTERM or SIGINT, or until a successor accepts connections, then drains: after
  * shutdown.grace no new connections, requests under way end within shutdown.drain, links are closed
  * with an SSH disconnect and WebSocket 1000. A second signal cuts that short. SIGHUP reads
- * certificate and key files again, SIGUSR1 and SIGUSR2 make the log say more and less. Call it on
- * the thread that blocks for the process; the signals are blocked there before cv_relay_new by
- * cv_relay_block_signals. Frees the relay. */
+ * settings, certificate and key files again, SIGUSR1 and SIGUSR2 make the log say more and less.
+ * Call it on the thread that blocks for the process; the signals are blocked there before
+ * cv_relay_new by cv_relay_block_signals. Frees the relay. */
 void cv_relay_block_signals(void);
 void cv_relay_serve(struct cv_relay **relay);
 

@@ -6,6 +6,7 @@
 
 #include "config/relay_config.h"
 #include "relay/consumer.h"
+#include "relay/limits.h"
 #include "relay/revocation.h"
 #include "relay/session_private.h"
 #include "telemetry/log.h"
@@ -40,16 +41,29 @@ static void config_seen(struct cv_relay *relay)
         atomic_store(&relay->is_config_changing, false);
 }
 
+/* Who waits may go by other limits now. */
 static void on_config(void *arg)
 {
     struct cv_relay_worker *worker = arg;
+    struct cv_session *session;
     config_seen(worker->relay);
+    DL_FOREACH(worker->sessions, session)
+    cv_pool_on_capacity(&session->pool);
 }
 
-bool cv_relay_set_config(struct cv_relay *relay, struct cv_relay_config *config)
+bool cv_relay_begin_change(struct cv_relay *relay)
 {
-    if (atomic_exchange(&relay->is_config_changing, true))
-        return false;
+    return !atomic_exchange(&relay->is_config_changing, true);
+}
+
+void cv_relay_end_change(struct cv_relay *relay)
+{
+    atomic_store(&relay->is_config_changing, false);
+}
+
+struct cv_status cv_relay_change(struct cv_relay *relay, struct cv_relay_config *config)
+{
+    CV_RETURN_IF_ERROR(cv_limits_change(relay->limits, config));
     /* Every worker has had a turn since patched[1] was replaced. */
     cv_relay_config_free(&relay->patched[1]);
     relay->patched[1] = relay->patched[0];
@@ -62,7 +76,7 @@ bool cv_relay_set_config(struct cv_relay *relay, struct cv_relay_config *config)
         if (!cv_worker_post(worker->worker, &worker->config_mail))
             config_seen(relay);
     }
-    return true;
+    return cv_ok();
 }
 
 void relay_refresh_revocations(struct cv_relay_worker *worker)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What relay.c (start-up and shutdown), relay_files.c (what it writes down) and relay_live.c (what
- * changes while it runs) share. Nobody else includes this.
+ * What relay.c (start-up and shutdown), relay_files.c (what it writes down), relay_live.c (what
+ * changes while it runs) and relay_reload.c (SIGHUP) share. Nobody else includes this.
  */
 #ifndef CV_RELAY_RELAY_PRIVATE_H
 #define CV_RELAY_RELAY_PRIVATE_H
@@ -10,6 +10,16 @@
 
 /* How many workers the settings ask for. */
 unsigned relay_worker_count(const struct cv_relay_config *config);
+
+/* ---- relay.c ---- */
+
+/* For the service manager: this process serves. */
+void relay_tell_ready(const struct cv_relay *relay);
+
+/* ---- relay_reload.c ---- */
+
+/* SIGHUP. On the thread of cv_relay_serve. */
+void relay_reload(struct cv_relay *relay);
 
 /* ---- relay_files.c ---- */
 
