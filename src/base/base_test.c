@@ -231,6 +231,28 @@ static void hasher_says_what_the_hash_says(void **state)
     assert_null(hasher);
 }
 
+static void texts_are_cut_between_characters(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t max, fits;
+    } rows[] = {
+        {"", 5, 0},
+        {"abc", 5, 3},
+        {"abc", 3, 3},
+        {"abc", 2, 2},
+        {"abc", 0, 0},
+        {"a\xc3\xa9", 3, 3},
+        {"a\xc3\xa9", 2, 1},
+        {"\xe2\x82\xac", 2, 0},
+        {"\xe2\x82\xac!", 3, 3},
+        {"\xf0\x9f\x98\x80", 3, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        assert_int_equal(cv_text_fit(rows[i].text, rows[i].max), rows[i].fits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +268,7 @@ int main(void)
         cmocka_unit_test(hasher_says_what_the_hash_says),
         cmocka_unit_test(timers_fire_in_order_and_can_be_stopped),
         cmocka_unit_test(status_table_is_complete),
+        cmocka_unit_test(texts_are_cut_between_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

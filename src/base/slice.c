@@ -78,3 +78,14 @@ bool cv_slice_to_str(struct cv_slice a, char *out, size_t cap)
     out[a.len] = '\0';
     return true;
 }
+
+size_t cv_text_fit(const char *text, size_t max)
+{
+    size_t len = strnlen(text, max + 1);
+    if (len <= max)
+        return len;
+    len = max;
+    while (len > 0 && ((uint8_t)text[len] & 0xc0) == 0x80) /* RFC 3629 §3: the next is inside */
+        len--;
+    return len;
+}

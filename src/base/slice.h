@@ -56,4 +56,7 @@ bool cv_slice_to_u64(struct cv_slice a, uint64_t max, uint64_t *value);
  * or the slice holds a NUL. cap must be at least 1. */
 bool cv_slice_to_str(struct cv_slice a, char *out, size_t cap);
 
+/* How much of a text fits into `max` bytes without cutting a character of UTF-8 in two. */
+size_t cv_text_fit(const char *text, size_t max);
+
 #endif

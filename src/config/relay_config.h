@@ -316,6 +316,25 @@
       "1GiB")                                                                                      \
     X(audit_keep, "audit.keep", INT, "16", CV_RANGE(0, 100000), NULL, 0,                           \
       "Renamed files that are kept, the oldest go; 0 keeps all.", "100")                           \
+    X(history_enabled, "history.enabled", BOOL, "true", CV_ANY, NULL, 0,                           \
+      "Keep what users and tunnels did, by minute and hour, in history-ADDRESS.db in the state "   \
+      "folder, ADDRESS being the first of `listen` (docs/history.md).",                            \
+      "false")                                                                                     \
+    X(history_minutes_for_ms, "history.minutes_for", DURATION, "7d",                               \
+      CV_RANGE(1 * CV_HOURS, 400 * CV_DAYS), NULL, 0,                                              \
+      "For so long there is a row for each minute; then they are added up to hours.", "2d")        \
+    X(history_hours_for_ms, "history.hours_for", DURATION, "90d",                                  \
+      CV_RANGE(1 * CV_HOURS, 4000 * CV_DAYS), NULL, 0, "For so long there is a row for each hour.", \
+      "365d")                                                                                      \
+    X(history_max_rows, "history.max_rows", INT, "1000000", CV_RANGE(1000, 1000000000), NULL, 0,   \
+      "Above so many rows the oldest minutes become hours early, then the oldest hours go.",       \
+      "100000")                                                                                    \
+    X(history_max_bytes, "history.max_size", SIZE, "256MiB", CV_RANGE(16 * CV_MIB, 1 * CV_TIB),    \
+      NULL, 0, "The file is never larger; the same happens at three quarters of it.", "1GiB")      \
+    X(history_series, "history.series", INT, "1000", CV_RANGE(16, 100000), NULL, 0,                \
+      "So many tunnels have numbers of their own in a minute, at some 8 KiB for each worker; "      \
+      "beyond, they count for the whole relay alone.",                                             \
+      "10000")                                                                                     \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
       CV_SETTING_RUNTIME, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \

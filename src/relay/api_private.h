@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the files of the management API share: api.c (which call it is, who may, its body),
- * api_state.c (tunnels, links, breakers, queue), api_config.c (settings), api_revocations.c. The
+ * api_state.c (tunnels, links, breakers, queue), api_gather.c (asking all workers), api_history.c
+ * (numbers of the past), api_config.c (settings), api_revocations.c. The
  * calls are described in docs/openapi.yaml. Everything runs on the worker of the consumer's
  * connection. Nobody else includes this.
  */
@@ -22,10 +23,28 @@ void api_refuse(struct cv_consumer *c, const char *detail);
  * longer than `max` bytes. */
 bool api_text(const json_t *body, const char *name, size_t max, const char **out);
 
+/* Something asked of every worker in turn; the beginning of what a call keeps for it, from the
+ * heap. The call sets the functions before the start. */
+struct gather {
+    atomic_uint refs; /* the consumer's, and the one that travels */
+    struct cv_mail mail;
+    struct cv_relay *relay;
+    struct cv_consumer *consumer; /* its worker only; NULL: gone */
+    unsigned home, next;
+    void (*on_worker)(struct gather *gather, struct cv_relay_worker *worker); /* on its thread */
+    void (*on_home)(struct gather *gather); /* at the end; takes the reference that travelled */
+    void (*on_free)(struct gather *gather);
+};
+/* Takes the reference that the call has. */
+void api_gather_start(struct cv_consumer *c, struct gather *gather);
+void api_gather_unref(struct gather *gather);
+
 /* The calls: `body` is NULL where there is none. */
 void api_tunnels(struct cv_consumer *c, const json_t *body);
 void api_link_close(struct cv_consumer *c, const json_t *body);
 void api_queue(struct cv_consumer *c, const json_t *body);
+void api_history(struct cv_consumer *c, const json_t *body);
+void api_usage(struct cv_consumer *c, const json_t *body);
 void api_breakers(struct cv_consumer *c, const json_t *body);
 void api_breaker_reset(struct cv_consumer *c, const json_t *body);
 void api_metrics(struct cv_consumer *c, const json_t *body);

@@ -3,8 +3,7 @@
  * What is there at this moment: tunnels with their links, and the queue. A user sees what is its
  * own, a token with the admin permission what is everybody's.
  *
- * Queues live on the workers of their links: a gather goes from worker to worker by mail, adds what
- * it finds there, and comes back to the worker of the consumer, which may have gone meanwhile.
+ * Queues live on the workers of their links: a gather (api_gather.c) goes from worker to worker.
  */
 #include "base/digest.h"
 #include "relay/api_private.h"
@@ -170,12 +169,8 @@ void api_breaker_reset(struct cv_consumer *c, const json_t *body)
 
 /* ---- the queue ---- */
 
-struct gather {
-    atomic_uint refs; /* the consumer's, and the one that travels */
-    struct cv_mail mail;
-    struct cv_relay *relay;
-    struct cv_consumer *consumer; /* its worker only; NULL: gone */
-    unsigned home, next;
+struct queue_gather {
+    struct gather gather; /* first */
     bool is_admin;
     struct cv_user_key user;
     size_t count;
@@ -184,108 +179,73 @@ struct gather {
     const struct cv_session *session; /* whose pool is looked at */
 };
 
-static void gather_unref(struct gather *gather)
+static struct queue_gather *queue_of(struct gather *gather)
 {
-    if (atomic_fetch_sub_explicit(&gather->refs, 1, memory_order_acq_rel) != 1)
-        return;
-    json_decref(gather->list);
-    free(gather);
-}
-
-void api_forget(struct cv_consumer *c)
-{
-    if (!c->x.gather)
-        return;
-    c->x.gather->consumer = NULL;
-    gather_unref(c->x.gather);
-    c->x.gather = NULL;
+    return (struct queue_gather *)gather;
 }
 
 static void add_waiting(void *arg, const struct cv_pool_waiting *waiting)
 {
-    struct gather *gather = arg;
+    struct queue_gather *queue = arg;
     char id[33];
-    if (gather->is_failed || gather->count++ >= LISTED_MAX)
+    if (queue->is_failed || queue->count++ >= LISTED_MAX)
         return;
     json_t *object = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "tunnel", waiting->tunnel, "owner",
-        cv_session_user_id(gather->session), "link", id_text(gather->session, id), "request_id",
+        cv_session_user_id(queue->session), "link", id_text(queue->session, id), "request_id",
         waiting->correlation ? waiting->correlation : "", "priority",
         cv_priority_name(waiting->priority), "position", (json_int_t)waiting->position, "waited_ms",
         (json_int_t)waiting->waited_ms, "estimated_ms", (json_int_t)waiting->estimated_ms);
-    gather->is_failed = json_array_append_new(gather->list, object) != 0;
+    queue->is_failed = json_array_append_new(queue->list, object) != 0;
 }
 
-static void gather_here(struct gather *gather, struct cv_relay_worker *worker)
+static void queue_on_worker(struct gather *gather, struct cv_relay_worker *worker)
 {
-    DL_FOREACH(worker->sessions, gather->session)
+    struct queue_gather *queue = queue_of(gather);
+    DL_FOREACH(worker->sessions, queue->session)
     {
-        if (gather->is_admin ||
-            memcmp(&gather->session->user_key, &gather->user, sizeof gather->user) == 0)
-            cv_pool_each_waiting(&gather->session->pool, add_waiting, gather);
+        if (queue->is_admin ||
+            memcmp(&queue->session->user_key, &queue->user, sizeof queue->user) == 0)
+            cv_pool_each_waiting(&queue->session->pool, add_waiting, queue);
     }
 }
 
-static void gather_done(struct gather *gather)
+static void queue_on_home(struct gather *gather)
 {
+    struct queue_gather *queue = queue_of(gather);
     struct cv_consumer *c = gather->consumer;
-    if (!c)
-        return;
-    json_t *list = gather->is_failed ? NULL : gather->list;
+    json_t *list = queue->is_failed ? NULL : queue->list;
     json_t *answer = NULL;
-    if (list) {
+    if (c && list) {
         struct cv_queue_fill fill = cv_limits_queue_fill(gather->relay->limits, c->x.identity);
         answer = json_pack("{s:O, s:i, s:i, s:b}", "waiting", list, "queued", (int)fill.queued,
-                           "size", (int)fill.size, "truncated", gather->count > LISTED_MAX);
+                           "size", (int)fill.size, "truncated", queue->count > LISTED_MAX);
     }
-    api_answer(c, 200, answer);
+    if (c)
+        api_answer(c, 200, answer);
+    api_gather_unref(gather);
 }
 
-static void on_gather(void *arg);
-
-/* To the next worker, or home. Nobody is left to be told where even that one has ended. */
-static void gather_on(struct gather *gather)
+static void queue_on_free(struct gather *gather)
 {
-    struct cv_relay *relay = gather->relay;
-    while (gather->next <= relay->worker_count) {
-        unsigned index = gather->next < relay->worker_count ? gather->next : gather->home;
-        gather->next++;
-        cv_mail_init(&gather->mail, on_gather, gather);
-        if (cv_worker_post(relay->workers[index].worker, &gather->mail))
-            return;
-    }
-    gather_unref(gather);
-}
-
-static void on_gather(void *arg)
-{
-    struct gather *gather = arg;
-    struct cv_relay *relay = gather->relay;
-    if (gather->next <= relay->worker_count) {
-        gather_here(gather, &relay->workers[gather->next - 1]);
-        gather_on(gather);
-        return;
-    }
-    gather_done(gather);
-    gather_unref(gather);
+    json_decref(queue_of(gather)->list);
+    free(gather);
 }
 
 void api_queue(struct cv_consumer *c, const json_t *body)
 {
-    struct gather *gather = calloc(1, sizeof *gather);
+    struct queue_gather *queue = calloc(1, sizeof *queue);
     (void)body;
-    if (!gather) {
+    if (!queue) {
         api_answer(c, 200, NULL);
         return;
     }
-    atomic_init(&gather->refs, 2);
-    gather->relay = c->worker->relay;
-    gather->consumer = c;
-    gather->home = c->worker->index;
-    gather->is_admin = c->x.identity->is_admin;
-    memcpy(&gather->user, c->x.identity->user_key, sizeof gather->user);
-    gather->list = json_array();
-    gather->is_failed = gather->list == NULL;
-    c->x.gather = gather;
-    gather_on(gather);
+    queue->is_admin = c->x.identity->is_admin;
+    memcpy(&queue->user, c->x.identity->user_key, sizeof queue->user);
+    queue->list = json_array();
+    queue->is_failed = queue->list == NULL;
+    queue->gather.on_worker = queue_on_worker;
+    queue->gather.on_home = queue_on_home;
+    queue->gather.on_free = queue_on_free;
+    api_gather_start(c, &queue->gather);
 }

@@ -59,7 +59,9 @@ struct exchange {
     size_t request_sent;   /* of them, already taken by the upstream */
     size_t unconsumed;     /* of the answer, waiting in the consumer's output */
     uint64_t started_ms;
-    uint64_t service_due_ms; /* first byte or idle; UINT64_MAX: off */
+    uint64_t started_ns, opened_ns, first_byte_ns; /* for measuring: the head was here, the stream,
+                                                      the answer's first byte; 0: not yet */
+    uint64_t service_due_ms;                       /* first byte or idle; UINT64_MAX: off */
     uint64_t total_due_ms;
     uint64_t service_paused_ms; /* of the link, when service_due_ms was set … */
     uint64_t total_paused_ms;   /* … and total_due_ms */
@@ -97,6 +99,7 @@ struct exchange {
     bool is_head_out;       /* the final head is on its way to the consumer */
     bool is_continue_due;   /* the consumer waits for 100 */
     bool is_response_whole;
+    bool is_cut;     /* it was broken off behind its head, and not by the consumer */
     bool is_end_due; /* the exchange ends when the consumer has taken its answer */
     bool is_counted;
     bool is_service_reusable;

@@ -13,6 +13,7 @@
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
 #include "relay/session.h"
+#include "relay/tally.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
 
@@ -51,8 +52,10 @@ static void audit_forward(const struct cv_consumer *c)
 static void release(struct cv_consumer *c, bool is_reusable)
 {
     struct exchange *x = &c->x;
-    if (x->route.spec)
+    if (x->route.spec) {
         guard_tell(c, CV_BREAKER_NO_WORD); /* unless that was known before */
+        tally_note(c);
+    }
     if (x->upstream) {
         struct cv_upstream *upstream = x->upstream;
         x->upstream = NULL;
@@ -102,6 +105,7 @@ void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
     /* An answer that is not whole must not look so: no last chunk, and where nothing but the end of
      * the connection would tell, a reset. */
     problem_mark(c, id, hop);
+    x->is_cut = true;
     bool is_end_visible = x->response_framing != CV_HTTP_UNTIL_CLOSE;
     cv_port_flush(&c->port);
     if (is_end_visible || c->state.state == CONSUMER_TUNNEL)
@@ -280,6 +284,8 @@ static void on_up_data(void *arg, struct cv_slice data)
         exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, NULL);
         return;
     }
+    if (!x->is_response_begun)
+        x->first_byte_ns = cv_worker_now_ns(c->worker->worker);
     x->is_response_begun = true;
     if (x->is_replayable) {
         x->is_replayable = false;
@@ -392,6 +398,7 @@ static void on_up_open(void *arg, bool is_reused)
 {
     struct cv_consumer *c = arg;
     (void)is_reused;
+    c->x.opened_ns = cv_worker_now_ns(c->worker->worker);
     /* Who has begun to send content does not wait (RFC 9110 §10.1.1). */
     bool is_coming = c->x.body_received || cv_buf_len(&c->in) || cv_http_parser_rest(c->parser).len;
     if (c->x.is_continue_due && !is_coming) {

@@ -30,6 +30,9 @@
 #include "relay/session_private.h"
 #include "relay/sockets.h"
 #include "relay/takeover.h"
+#include "relay/tally.h"
+#include "store/history.h"
+#include "store/usage.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
 
@@ -88,6 +91,7 @@ static void on_tick(void *arg)
     give_memory_back(worker, now_ms);
     relay_refresh_revocations(worker);
     cv_takeover_tick(relay->takeover);
+    tally_tick(worker);
     (void)cv_log_flush(relay->log);
     (void)cv_worker_timer_start(worker->worker, &worker->tick, RELAY_TICK_MS);
 }
@@ -236,6 +240,11 @@ static void relay_free(struct cv_relay *relay)
             cv_worker_join(relay->workers[i].worker);
         }
     for (unsigned i = 0; relay->workers && i < relay->worker_count; i++) {
+        tally_hand_over(&relay->workers[i]);
+        cv_usage_table_free(&relay->workers[i].usage);
+    }
+    cv_history_free(&relay->history); /* whom it answers are still there, if only to refuse */
+    for (unsigned i = 0; relay->workers && i < relay->worker_count; i++) {
         cv_worker_free(&relay->workers[i].worker);
         cv_token_cache_free(&relay->workers[i].tokens);
     }
@@ -285,6 +294,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     CV_RETURN_IF_ERROR(cv_takeover_settle(relay->takeover, error));
     if (options->is_replaceable)
         cv_takeover_offer(relay, state_dir);
+    CV_RETURN_IF_ERROR(relay_open_history(relay, state_dir, error));
     for (unsigned i = 0; i < relay->worker_count; i++) {
         CV_RETURN_IF_ERROR(cv_worker_start_thread(relay->workers[i].worker));
         relay->workers[i].is_running = true;

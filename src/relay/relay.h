@@ -18,6 +18,7 @@ struct cv_auth_policy;
 struct cv_cidr;
 struct cv_consumer;
 struct cv_fetch;
+struct cv_history;
 struct cv_keysource;
 struct cv_limits;
 struct cv_listener;
@@ -33,6 +34,7 @@ struct cv_ssh_host_key;
 struct cv_takeover;
 struct cv_tls_server;
 struct cv_token_cache;
+struct cv_usage_table;
 
 enum { CV_RELAY_WORKERS_MAX = 256, CV_RELAY_LISTENERS_MAX = 16, CV_RELAY_RANDOM_BYTES = 1536 };
 
@@ -62,9 +64,11 @@ struct cv_relay {
     struct cv_audit_queue *record; /* of the main thread */
     struct cv_registry *registry;
     struct cv_limits *limits;
-    struct cv_metrics *metrics; /* NULL: nothing is counted */
+    struct cv_metrics *metrics;                                 /* NULL: nothing is counted */
     atomic_uint_least64_t breaker_openings, breaker_rejections; /* since the start */
     struct cv_revocations *revocations;
+    struct cv_history *history;
+    int64_t usage_minute; /* first worker: when all were asked for their numbers last */
     struct cv_keysource *keys;
     struct cv_auth_policy *auth_policy;
     struct cv_ssh_host_key *host_key;
@@ -91,9 +95,10 @@ struct cv_relay_worker {
     struct cv_relay *relay;
     struct cv_worker *worker;
     unsigned index;
-    struct cv_audit_queue *record; /* this thread's; NULL: no audit log */
+    struct cv_audit_queue *record;    /* this thread's; NULL: no audit log */
     struct cv_metrics_block *metrics; /* this thread's; NULL: nothing is counted */
     struct cv_token_cache *tokens;
+    struct cv_usage_table *usage;  /* what its requests did in this minute; NULL: nothing */
     struct cv_consumer *consumers; /* utlist DL: connections of consumers on this worker */
     atomic_uint consumer_count;
     atomic_uint busy;            /* requests under way */
@@ -113,8 +118,9 @@ struct cv_relay_worker {
     uint64_t expire_due_ms;
     uint64_t trim_due_ms; /* when memory may be given back next */
     unsigned crowd;       /* the most connections since it was */
-    struct cv_mail notice_mail, drain_mail, close_mail, revoked_mail, config_mail;
-    atomic_bool is_revoked_mailed; /* revoked_mail is on its way */
+    struct cv_mail notice_mail, drain_mail, close_mail, revoked_mail, config_mail, usage_mail;
+    atomic_bool is_revoked_mailed; /* revoked_mail is on its way … */
+    atomic_bool is_usage_mailed;   /* … and usage_mail */
     bool is_running;
 };
 

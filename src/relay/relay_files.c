@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The files that a relay writes: its audit log and its list of revocations.
+ * The files that a relay writes: its audit log, its list of revocations, its history.
  */
 #include "relay/relay_private.h"
 
@@ -8,6 +8,7 @@
 #include "config/relay_config.h"
 #include "config/state_dir.h"
 #include "relay/revocation.h"
+#include "store/history.h"
 #include "telemetry/audit.h"
 
 #include <stdio.h>
@@ -33,6 +34,24 @@ struct cv_status relay_open_revocations(struct cv_relay *relay, const char *stat
     char path[4096];
     CV_RETURN_IF_ERROR(own_path(relay, state_dir, "revocations", "json", path, sizeof path, error));
     return cv_revocations_new(path, (int64_t)time(NULL), &relay->revocations, error);
+}
+
+struct cv_status relay_open_history(struct cv_relay *relay, const char *state_dir,
+                                    struct cv_error *error)
+{
+    const struct cv_relay_config *c = relay->config;
+    char path[4096];
+    CV_RETURN_IF_ERROR(own_path(relay, state_dir, "history", "db", path, sizeof path, error));
+    struct cv_history_options options = {
+        .path = c->history_enabled ? path : NULL,
+        .limits = {.minutes_for_s = c->history_minutes_for_ms / 1000,
+                   .hours_for_s = c->history_hours_for_ms / 1000,
+                   .max_rows = c->history_max_rows,
+                   .max_bytes = c->history_max_bytes},
+        .max_series = c->history_series,
+        .log = relay->log,
+    };
+    return cv_history_new(&options, &relay->history);
 }
 
 static struct cv_status audit_path(const struct cv_relay *relay, const char *state_dir, char *path,

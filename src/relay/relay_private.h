@@ -30,6 +30,10 @@ struct cv_status relay_open_audit(struct cv_relay *relay, const char *state_dir,
 struct cv_status relay_open_revocations(struct cv_relay *relay, const char *state_dir,
                                         struct cv_error *error);
 
+/* The history; a file that cannot be opened is no failure. As cv_history_new. */
+struct cv_status relay_open_history(struct cv_relay *relay, const char *state_dir,
+                                    struct cv_error *error);
+
 /* ---- relay_live.c ---- */
 
 /* Looks for what another relay has revoked, such as one that takes over from this one. */

@@ -421,6 +421,7 @@ void route_request(struct cv_consumer *c)
 {
     route_make_id(c);
     c->x.started_ms = consumer_now_ms(c);
+    c->x.started_ns = cv_worker_now_ns(c->worker->worker);
     c->keys_due_ms = 0;
     c->agent_due_ms = 0;
     c->x.is_charged = c->is_charged;

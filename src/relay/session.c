@@ -327,7 +327,9 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     memcpy(&session->user_key, identity->user_key, sizeof session->user_key);
     /* Without an agent id a link is an agent of its own. */
     memcpy(session->agent_id, agent_id ? agent_id : link_id, sizeof session->agent_id);
-    (void)snprintf(session->user_id, sizeof session->user_id, "%.63s", identity->subject);
+    (void)cv_slice_to_str(
+        cv_slice(identity->subject, cv_text_fit(identity->subject, sizeof session->user_id - 1)),
+        session->user_id, sizeof session->user_id);
     cv_pool_init(&session->pool, session);
     cv_timer_init(&session->expiry, session_on_expiry, session);
     struct cv_link_options options = link_options(

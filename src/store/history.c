@@ -150,6 +150,7 @@ struct cv_status cv_history_new(const struct cv_history_options *options, struct
         return status;
     }
     (void)pthread_mutex_init(&history->lock, NULL);
+    (void)cv_history_book_work(history->book, unix_seconds(), false);
     atomic_init(&history->state, (int)cv_history_book_state(history->book));
     if (pthread_create(&history->thread, NULL, run, history) != 0) {
         (void)pthread_cond_destroy(&history->wake);

@@ -19,9 +19,8 @@
 
 struct cv_history;
 
-/* Starts the thread, which opens the file: a file that cannot be opened is no failure. CV_NO_MEMORY
- * or CV_NO_RESOURCES; *out is NULL then. The thread blocks no signals of its own: block those that
- * others wait for before. */
+/* Opens the file, which may fail without being a failure here, and starts the thread; block the
+ * signals that others wait for before. CV_NO_MEMORY or CV_NO_RESOURCES; *out is NULL then. */
 struct cv_status cv_history_new(const struct cv_history_options *options, struct cv_history **out);
 
 /* Writes what was handed over, the minute under way included, and ends the thread. Questions not

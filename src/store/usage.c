@@ -118,6 +118,13 @@ void cv_usage_key_init(struct cv_usage_key *key, const uint8_t user[CV_USAGE_USE
     memcpy(key->tunnel, tunnel, len);
 }
 
+void cv_usage_subject(const char *subject, char out[CV_USAGE_SUBJECT_MAX + 1])
+{
+    size_t len = cv_text_fit(subject, CV_USAGE_SUBJECT_MAX);
+    memcpy(out, subject, len);
+    out[len] = '\0';
+}
+
 struct cv_usage *cv_usage_table_at(struct cv_usage_table *table, const struct cv_usage_key *key,
                                    const char *subject)
 {
@@ -128,8 +135,7 @@ struct cv_usage *cv_usage_table_at(struct cv_usage_table *table, const struct cv
         if (!entry)
             return &table->rest;
         entry->key = *key;
-        size_t len = strnlen(subject, CV_USAGE_SUBJECT_MAX);
-        memcpy(entry->subject, subject, len);
+        cv_usage_subject(subject, entry->subject);
         HASH_ADD(hh, table->entries, key, sizeof entry->key, entry);
     }
     entry->minute = table->minute;

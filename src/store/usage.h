@@ -54,6 +54,9 @@ struct cv_usage_key {
     char tunnel[CV_TUNNEL_NAME_MAX + 1];
 };
 
+/* A user's name as it is kept: what fits of it. */
+void cv_usage_subject(const char *subject, char out[CV_USAGE_SUBJECT_MAX + 1]);
+
 /* One request that has ended. */
 struct cv_usage_request {
     int status;        /* the answer's; 0: none went out */
