@@ -29,6 +29,11 @@ static void finish_if_over(struct cv_agent *agent)
     agent->ops->on_ended(agent->arg, agent->why, &agent->error);
 }
 
+static size_t stream_count(const struct cv_agent *agent)
+{
+    return agent->carry_count + agent->held;
+}
+
 static void end(struct cv_agent *agent, struct cv_status why, const struct cv_error *error)
 {
     if (agent->is_closing)
@@ -50,8 +55,19 @@ static void end(struct cv_agent *agent, struct cv_status why, const struct cv_er
 
 void agent_on_carry_end(struct cv_agent *agent)
 {
-    if (agent->is_stopping && agent->carry_count == 0 && !agent->is_closing)
+    if (agent->is_stopping && stream_count(agent) == 0 && !agent->is_closing)
         end(agent, cv_ok(), NULL);
+}
+
+void cv_agent_hold(struct cv_agent *agent)
+{
+    agent->held++;
+}
+
+void cv_agent_release(struct cv_agent *agent)
+{
+    agent->held--;
+    agent_on_carry_end(agent);
 }
 
 static void on_drain_over(void *arg)
@@ -59,7 +75,7 @@ static void on_drain_over(void *arg)
     struct cv_agent *agent = arg;
     cv_log(agent->options.log, CV_LOG_WARN, "agent", "shutdown_cut",
            "the time for streams to end is over, they are cut",
-           CV_F_UINT("streams", agent->carry_count));
+           CV_F_UINT("streams", stream_count(agent)));
     end(agent, cv_ok(), NULL);
 }
 
@@ -74,13 +90,13 @@ void cv_agent_stop(struct cv_agent *agent)
     agent->is_stopping = true;
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "shutdown_started",
            "stopping: no new streams, those under way may end",
-           CV_F_UINT("streams", agent->carry_count));
+           CV_F_UINT("streams", stream_count(agent)));
     for (struct berth *b = agent->berths; b; b = b->next) {
         berth_withdraw(b);
         cv_uplink_wind_up(b->uplink);
     }
     uint64_t drain_ms = agent->config->shutdown_drain_ms;
-    if (agent->carry_count == 0 || drain_ms == 0 ||
+    if (stream_count(agent) == 0 || drain_ms == 0 ||
         !cv_is_ok(cv_worker_timer_start(agent->worker, &agent->drain, drain_ms)))
         end(agent, cv_ok(), NULL);
 }
@@ -97,6 +113,11 @@ static bool is_elsewhere(const struct berth *old, const struct berth *other)
 static bool has_moved(const struct berth *old)
 {
     const struct cv_agent *agent = old->agent;
+    bool is_up = false;
+    for (const struct berth *b = agent->berths; b && !is_up; b = b->next)
+        is_up = is_elsewhere(old, b) && cv_uplink_is_connected(b->uplink);
+    if (!is_up)
+        return false;
     for (size_t i = 0; i < agent->tunnel_count; i++) {
         bool is_found = agent->tunnels[i].is_replaced;
         for (const struct berth *b = agent->berths; b && !is_found; b = b->next)
@@ -138,11 +159,33 @@ void agent_on_published(struct berth *berth, const struct agent_tunnel *tunnel)
            CV_F_STR("tunnel", p->name), CV_F_STR("kind", p->is_http ? "http" : "tcp"),
            CV_F_STR("target", p->target), CV_F_STR("url", url[0] ? url : NULL),
            CV_F_STR("relay", cv_uplink_access(berth->uplink)->relay));
-    agent->was_published = true;
+    agent->was_of_use = true;
     tell_moved(agent);
     place_published(berth);
     if (agent->ops->on_published)
         agent->ops->on_published(agent->arg, p->name, url, p->target);
+}
+
+void agent_on_up(struct berth *berth)
+{
+    struct cv_agent *agent = berth->agent;
+    agent->was_of_use |= agent->options.is_client;
+    tell_moved(agent);
+    if (agent->ops->on_up && !agent->is_closing)
+        agent->ops->on_up(agent->arg);
+}
+
+struct cv_link *cv_agent_link(const struct cv_agent *agent)
+{
+    struct cv_link *best = NULL;
+    for (const struct berth *b = agent->berths; b && !agent->is_closing; b = b->next) {
+        struct cv_link *link = cv_uplink_link(b->uplink);
+        if (!link || b->is_over || b->is_retiring || !cv_uplink_is_connected(b->uplink))
+            continue;
+        if (!best || cv_link_streams(link) < cv_link_streams(best))
+            best = link;
+    }
+    return best;
 }
 
 static bool has_hope(const struct cv_agent *agent)
@@ -227,6 +270,8 @@ static void open_control(struct cv_agent *agent)
 static struct cv_status read_tunnels(struct cv_agent *agent, struct cv_error *error)
 {
     const struct cv_agent_config *config = agent->config;
+    if (agent->options.is_client)
+        return cv_ok();
     if (config->tunnels.count == 0)
         return cv_fail(error, CV_USAGE,
                        "nothing to publish: there is no tunnel in the "

@@ -80,11 +80,12 @@ struct cv_agent {
     size_t tunnel_count;
     struct carry *carries; /* utlist DL */
     size_t carry_count;
+    size_t held; /* streams of others, see cv_agent_hold */
     struct cv_watch *watch;
     struct control *control; /* or NULL */
     struct cv_timer drain;   /* stopping takes too long */
     struct cv_defer reaping; /* frees berths that are over, never inside their callbacks */
-    bool was_published;      /* anything, ever */
+    bool was_of_use;         /* something was published, or (a client) a link stood */
     bool is_stopping;
     bool is_closing; /* the goodbye has been said */
     bool has_ended;  /* on_ended was called */
@@ -153,6 +154,8 @@ void agent_tunnel_url(const struct berth *berth, const struct cv_publication *pu
 
 /* What berths and carries report. */
 void agent_on_carry_end(struct cv_agent *agent);
+/* A link stands, or has its connection again. */
+void agent_on_up(struct berth *berth);
 void agent_on_published(struct berth *berth, const struct agent_tunnel *tunnel);
 /* The relay refuses a tunnel, or another agent has taken it over: ends the agent when somebody
  * waits for it and nothing is left to hope for. */

@@ -78,6 +78,7 @@ static void on_up(void *arg, struct cv_link *link)
     berth->retry_ms = RETRY_FIRST_MS;
     place_up(berth);
     ask_next(berth);
+    agent_on_up(berth);
 }
 
 static void on_down(void *arg)
@@ -108,6 +109,7 @@ static void on_away(void *arg, uint64_t away_ms)
 static void on_resumed(void *arg)
 {
     place_resumed(arg);
+    agent_on_up(arg);
 }
 
 static void on_retry(void *arg)
@@ -339,13 +341,13 @@ struct cv_status berth_new(struct cv_agent *agent, struct berth **out)
     struct cv_uplink_options options = {.access = agent->options.accesses, /* until on_choose */
                                         .log = agent->options.log,
                                         .is_interactive = agent->options.is_interactive,
-                                        .was_up = agent->was_published};
+                                        .was_up = agent->was_of_use};
     struct berth *berth = calloc(1, sizeof *berth);
     *out = NULL;
     if (!berth)
         return cv_status(CV_NO_MEMORY);
     *berth = (struct berth){.agent = agent,
-                            .tunnels = calloc(agent->tunnel_count, sizeof *berth->tunnels)};
+                            .tunnels = calloc(agent->tunnel_count + 1, sizeof *berth->tunnels)};
     cv_timer_init(&berth->retry, on_retry, berth);
     cv_timer_init(&berth->successor, on_successor, berth);
     cv_timer_init(&berth->trial, place_judge, berth);

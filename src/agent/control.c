@@ -101,20 +101,31 @@ static json_t *tunnel_value(const struct cv_agent *agent, size_t index)
                      "reason", reason && !links ? words(reason) : json_null());
 }
 
+static json_t *port_value(const struct cv_agent *agent)
+{
+    struct cv_agent_port port;
+    agent->ops->on_describe(agent->arg, &port);
+    return json_pack("{s:s, s:s, s:o, s:o}", "address", port.address, "tunnel", port.tunnel,
+                     "connections", number(port.connections), "waiting", number(port.waiting));
+}
+
 static json_t *status_value(const struct control *control)
 {
     const struct cv_agent *agent = control->agent;
     uint64_t age_ms = cv_worker_now_ms(agent->worker) - control->since_ms;
-    json_t *links = json_array(), *tunnels = json_array();
+    json_t *links = json_array(), *tunnels = json_array(), *ports = json_array();
     for (const struct berth *b = agent->berths; b; b = b->next)
         if (!b->is_over)
             (void)json_array_append_new(links, link_value(control, b));
     for (size_t i = 0; i < agent->tunnel_count; i++)
         (void)json_array_append_new(tunnels, tunnel_value(agent, i));
-    return json_pack("{s:I, s:s, s:o, s:o, s:b, s:o, s:o, s:o}", "pid", (json_int_t)getpid(),
+    if (agent->ops->on_describe)
+        (void)json_array_append_new(ports, port_value(agent));
+    return json_pack("{s:I, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o}", "pid", (json_int_t)getpid(),
                      "version", CV_VERSION, "since", moment(control, age_ms), "age_ms",
                      number(age_ms), "stopping", agent->is_stopping || agent->is_closing, "streams",
-                     number(agent->carry_count), "links", links, "tunnels", tunnels);
+                     number(agent->carry_count + agent->held), "links", links, "tunnels", tunnels,
+                     "forwards", ports);
 }
 
 /* ---- commands ---- */

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Happy path: on_accept → caller_new (paused) → open_stream → on_open → cv_splice_new …
- * on_splice_end.
- * Ways it fails: the link is down or full (the caller waits, then is cut); the relay refuses the
- * stream (cut, the reason is logged); the caller goes while it waits.
+ * Happy path: on_accept (paused) → open_stream → on_open → cv_splice_new … on_splice_end.
+ * Ways it fails: no link, or no stream to be had (the caller waits, then is cut); the relay refuses
+ * the stream (cut, the reason is logged); the caller goes while it waits. The links, their loss and
+ * the relays they go to are agent.c's.
  */
 #include "agent/forward.h"
 
 #include "agent/access.h"
+#include "agent/agent.h"
 #include "agent/splice.h"
-#include "agent/uplink.h"
 #include "base/tunnel_name.h"
 #include "config/agent_config.h"
 #include "net/conn.h"
@@ -25,7 +25,8 @@
 enum {
     CALLERS_MAX = 128,
     WAIT_MS = 30000,
-    RETRY_MS = 50, /* while all streams are in use */
+    RETRY_MS = 50,     /* while all streams are in use */
+    OPENING_MS = 1000, /* a stream that the relay confirms later than this is given up at the end */
     BACKLOG = 64,
     ANY_PORT = 0, /* the tunnel's own, whichever it is */
 };
@@ -36,6 +37,7 @@ struct caller {
     struct cv_conn *conn;
     struct cv_stream *stream;
     struct cv_splice *splice;
+    bool is_held; /* it has, or had, a stream: the agent waits for it */
     uint64_t since_ms;
     struct caller *prev, *next;
 };
@@ -48,64 +50,26 @@ struct cv_forward {
     const struct cv_forward_ops *ops;
     void *arg;
     struct cv_listener *listener;
-    struct cv_uplink *uplink;
-    struct cv_watch *watch;
+    struct cv_agent *agent;
     struct caller *callers; /* utlist DL */
     size_t caller_count;
-    struct cv_timer drain;
-    struct cv_timer retry; /* callers that wait */
+    struct cv_timer retry;   /* callers that wait */
+    struct cv_timer opening; /* stopping, and the relay does not say whether a stream is open */
     bool was_ready;
     bool is_stopping;
-    bool is_closing;
 };
-
-static void close_all(struct cv_forward *forward);
-
-/* ---- ending ---- */
-
-static void finish(struct cv_forward *forward)
-{
-    if (forward->is_closing)
-        return;
-    forward->is_closing = true;
-    close_all(forward);
-    cv_worker_timer_stop(forward->worker, &forward->drain);
-    cv_worker_timer_stop(forward->worker, &forward->retry);
-    cv_uplink_close(forward->uplink, "the forwarding stops");
-}
-
-static void on_drain_over(void *arg)
-{
-    finish(arg);
-}
-
-void cv_forward_stop(struct cv_forward *forward)
-{
-    if (forward->is_stopping || forward->is_closing) {
-        finish(forward);
-        return;
-    }
-    forward->is_stopping = true;
-    cv_log(forward->options.log, CV_LOG_INFO, "forward", "shutdown_started",
-           "stopping: no new connections, those under way may end",
-           CV_F_UINT("connections", forward->caller_count));
-    cv_listener_close(&forward->listener);
-    uint64_t drain_ms = forward->options.access->config->shutdown_drain_ms;
-    if (forward->caller_count == 0 || drain_ms == 0 ||
-        !cv_is_ok(cv_worker_timer_start(forward->worker, &forward->drain, drain_ms)))
-        finish(forward);
-}
 
 /* ---- one connection ---- */
 
 static void caller_free(struct caller *caller)
 {
     struct cv_forward *forward = caller->forward;
+    bool is_held = caller->is_held;
     DL_DELETE(forward->callers, caller);
     forward->caller_count--;
     free(caller);
-    if (forward->is_stopping && forward->caller_count == 0)
-        finish(forward);
+    if (is_held)
+        cv_agent_release(forward->agent);
 }
 
 static void on_splice_end(void *arg, const struct cv_splice_end *end)
@@ -153,7 +117,7 @@ static void on_open(void *arg)
 {
     struct caller *caller = arg;
     struct cv_forward *forward = caller->forward;
-    size_t window = (size_t)forward->options.access->config->ssh_window_bytes;
+    size_t window = (size_t)forward->options.accesses->config->ssh_window_bytes;
     if (!cv_is_ok(cv_splice_new(caller->conn, caller->stream, false, window, on_splice_end, caller,
                                 &caller->splice)))
         cut(caller);
@@ -185,12 +149,14 @@ static const struct cv_stream_ops opening_ops = {
 /* False when it has to wait. */
 static bool open_stream(struct caller *caller)
 {
-    struct cv_link *link = cv_uplink_link(caller->forward->uplink);
-    if (!link)
+    struct cv_forward *forward = caller->forward;
+    struct cv_link *link = cv_agent_link(forward->agent);
+    if (!link || !cv_is_ok(cv_stream_open(link, CV_STREAM_DIRECT, forward->tunnel, ANY_PORT, NULL,
+                                          &opening_ops, caller, &caller->stream)))
         return false;
-    struct cv_status status = cv_stream_open(link, CV_STREAM_DIRECT, caller->forward->tunnel,
-                                             ANY_PORT, NULL, &opening_ops, caller, &caller->stream);
-    return cv_is_ok(status);
+    caller->is_held = true;
+    cv_agent_hold(forward->agent);
+    return true;
 }
 
 static bool is_waiting(const struct caller *caller)
@@ -207,18 +173,29 @@ static void serve_waiting(struct cv_forward *forward)
     {
         if (!is_waiting(caller) || open_stream(caller))
             continue;
-        if (now_ms - caller->since_ms >= WAIT_MS)
+        if (now_ms - caller->since_ms >= WAIT_MS || forward->is_stopping)
             cut(caller);
         else
             has_waiting = true;
     }
-    if (has_waiting && !forward->is_closing)
+    if (has_waiting)
         (void)cv_worker_timer_start(forward->worker, &forward->retry, RETRY_MS);
 }
 
 static void on_retry(void *arg)
 {
     serve_waiting(arg);
+}
+
+static void on_opening_over(void *arg)
+{
+    struct cv_forward *forward = arg;
+    struct caller *caller, *next;
+    DL_FOREACH_SAFE(forward->callers, caller, next)
+    {
+        if (caller->stream)
+            cut(caller);
+    }
 }
 
 static void close_all(struct cv_forward *forward)
@@ -270,12 +247,11 @@ static void on_accept_error(void *arg, struct cv_status status, const struct cv_
 static const struct cv_listener_ops listener_ops = {.on_accept = on_accept,
                                                     .on_error = on_accept_error};
 
-/* ---- the uplink ---- */
+/* ---- the links ---- */
 
-static void on_up(void *arg, struct cv_link *link)
+static void on_up(void *arg)
 {
     struct cv_forward *forward = arg;
-    (void)link;
     if (!forward->was_ready) {
         forward->was_ready = true;
         cv_log(forward->options.log, CV_LOG_INFO, "forward", "forward_listening",
@@ -287,32 +263,28 @@ static void on_up(void *arg, struct cv_link *link)
     serve_waiting(forward);
 }
 
-static void on_reply(void *arg, uintptr_t cookie, bool is_success)
-{
-    (void)arg;
-    (void)cookie;
-    (void)is_success;
-}
-
-static void on_surroundings(void *arg, enum cv_watch_change change)
+static void on_describe(void *arg, struct cv_agent_port *port)
 {
     struct cv_forward *forward = arg;
-    cv_uplink_on_surroundings(forward->uplink, change);
+    *port = (struct cv_agent_port){.address = forward->address, .tunnel = forward->tunnel};
+    for (const struct caller *c = forward->callers; c; c = c->next) {
+        port->waiting += is_waiting(c);
+        port->connections += !is_waiting(c);
+    }
 }
 
-static void on_uplink_ended(void *arg, struct cv_status why, const struct cv_error *error)
+static void on_agent_ended(void *arg, struct cv_status why, const struct cv_error *error)
 {
     struct cv_forward *forward = arg;
     cv_listener_close(&forward->listener);
-    if (!forward->is_closing) {
-        forward->is_closing = true;
-        close_all(forward);
-    }
+    cv_worker_timer_stop(forward->worker, &forward->retry);
+    cv_worker_timer_stop(forward->worker, &forward->opening);
+    close_all(forward);
     forward->ops->on_ended(forward->arg, why, error);
 }
 
-static const struct cv_uplink_ops uplink_ops = {
-    .on_up = on_up, .on_reply = on_reply, .on_ended = on_uplink_ended};
+static const struct cv_agent_ops agent_ops = {
+    .on_up = on_up, .on_describe = on_describe, .on_ended = on_agent_ended};
 
 /* ---- life ---- */
 
@@ -333,11 +305,13 @@ static struct cv_status start(struct cv_forward *forward, struct cv_error *error
         cv_log(forward->options.log, CV_LOG_WARN, "forward", "open_to_the_network",
                "whoever reaches this port reaches the tunnel, without a token",
                CV_F_STR("address", forward->address));
-    struct cv_uplink_options uplink = {
-        .access = forward->options.access, .log = forward->options.log, .is_interactive = true};
-    CV_RETURN_IF_ERROR(
-        cv_uplink_new(forward->worker, &uplink, &uplink_ops, forward, &forward->uplink));
-    return cv_watch_new(forward->worker, on_surroundings, forward, &forward->watch);
+    struct cv_agent_options agent = {.accesses = forward->options.accesses,
+                                     .access_count = forward->options.access_count,
+                                     .log = forward->options.log,
+                                     .state_dir = forward->options.state_dir,
+                                     .is_interactive = true,
+                                     .is_client = true};
+    return cv_agent_new(forward->worker, &agent, &agent_ops, forward, &forward->agent, error);
 }
 
 struct cv_status cv_forward_new(struct cv_worker *worker, const struct cv_forward_options *options,
@@ -349,8 +323,8 @@ struct cv_status cv_forward_new(struct cv_worker *worker, const struct cv_forwar
     if (!forward)
         return cv_status(CV_NO_MEMORY);
     *forward = (struct cv_forward){.worker = worker, .options = *options, .ops = ops, .arg = arg};
-    cv_timer_init(&forward->drain, on_drain_over, forward);
     cv_timer_init(&forward->retry, on_retry, forward);
+    cv_timer_init(&forward->opening, on_opening_over, forward);
     struct cv_status status = start(forward, error);
     if (!cv_is_ok(status)) {
         cv_listener_close(&forward->listener);
@@ -360,15 +334,23 @@ struct cv_status cv_forward_new(struct cv_worker *worker, const struct cv_forwar
     return status;
 }
 
+void cv_forward_stop(struct cv_forward *forward)
+{
+    forward->is_stopping = true;
+    cv_listener_close(&forward->listener);
+    serve_waiting(forward); /* those that get no stream now are cut */
+    (void)cv_worker_timer_start(forward->worker, &forward->opening, OPENING_MS);
+    cv_agent_stop(forward->agent);
+}
+
 void cv_forward_free(struct cv_forward **out)
 {
     struct cv_forward *forward = *out;
     *out = NULL;
     if (!forward)
         return;
-    cv_watch_free(&forward->watch);
-    cv_uplink_free(&forward->uplink);
-    cv_worker_timer_stop(forward->worker, &forward->drain);
+    cv_agent_free(&forward->agent);
     cv_worker_timer_stop(forward->worker, &forward->retry);
+    cv_worker_timer_stop(forward->worker, &forward->opening);
     free(forward);
 }

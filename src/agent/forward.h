@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * A local port that leads to one of the user's own tunnels: every connection becomes a stream
- * (direct-tcpip) through the relay.
- * Owns listener, uplink and connections; borrows access and log. Limits: 128 connections at once;
- * while the link is down or full they wait, 30 s at most. Its worker's thread.
+ * (direct-tcpip) through the relay, over links that are kept as an agent keeps its own: to one of
+ * several relays, to the next process when one takes over.
+ * Owns listener, links and connections; borrows accesses and log. Limits: 128 connections at once;
+ * while there is no link, or it is full, they wait, 30 s at most. Its worker's thread.
  */
 #ifndef CV_AGENT_FORWARD_H
 #define CV_AGENT_FORWARD_H
@@ -23,10 +24,12 @@ struct cv_forward_ops {
 };
 
 struct cv_forward_options {
-    const struct cv_access *access;
+    const struct cv_access *accesses; /* one for each relay */
+    size_t access_count;              /* > 0 */
     struct cv_log *log;
-    const char *listen; /* "127.0.0.1:9000" */
-    const char *tunnel; /* its name; copied */
+    const char *state_dir; /* where run/<pid>.sock is to be; NULL: people cannot ask it */
+    const char *listen;    /* "127.0.0.1:9000" */
+    const char *tunnel;    /* its name; copied */
 };
 
 /* Listens at once. CV_USAGE (address or name), CV_IO (the port is taken), CV_NO_MEMORY; nothing is

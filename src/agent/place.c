@@ -234,6 +234,8 @@ void place_up(struct berth *berth)
         !cv_is_ok(cv_worker_timer_start(agent->worker, &berth->trial,
                                         agent->config->reconnect_return_after_ms)))
         end_trial(berth, 0);
+    if (!is_ending(agent))
+        take_over_if_complete(berth); /* it is, where nothing is to be published */
     if (!cv_timer_is_running(&agent->look))
         look_soon(agent);
 }

@@ -2,14 +2,16 @@
  *
  * Happy path: cv_stdio_new → on_dialed → bytes both ways → stdin ends → Close 1000 → the relay's
  * Close → what is left goes to stdout → on_ended.
- * Ways it fails: the relay cannot be reached or refuses; the connection is lost; stdout is closed;
+ * Ways it fails: no relay can be reached, or one refuses; the connection is lost; stdout is closed;
  * the relay breaks RFC 6455.
  */
 #include "agent/stdio_link.h"
 
 #include "agent/access.h"
 #include "agent/dialer.h"
+#include "base/digest.h"
 #include "config/agent_config.h"
+#include "flow/fleet.h"
 #include "net/conn.h"
 #include "net/duplex.h"
 #include "net/worker.h"
@@ -25,7 +27,10 @@ enum {
 
 struct cv_stdio {
     struct cv_worker *worker;
-    const struct cv_access *access;
+    const struct cv_access *accesses;
+    const struct cv_access *access; /* of the try under way, or of the connection */
+    struct cv_fleet fleet;          /* which one of them is next */
+    size_t server;                  /* where `access` is in it */
     int fd_in, fd_out;
     cv_stdio_on_ended *on_ended;
     void *arg;
@@ -280,13 +285,25 @@ static struct cv_status open_all(struct cv_stdio *s, struct cv_error *error)
     return cv_worker_timer_start(s->worker, &s->ping, s->access->config->ws_pong_timeout_ms);
 }
 
+static struct cv_status dial(struct cv_stdio *s, struct cv_error *error);
+
+/* A relay that cannot be reached or stops; no token or host key is asked elsewhere. */
+static bool is_elsewhere_better(const struct cv_stdio *s, enum cv_status_id id)
+{
+    enum cv_category category = cv_status_category(id);
+    return category != CV_CATEGORY_AUTHENTICATION && category != CV_CATEGORY_CONFIGURATION &&
+           cv_fleet_has_good(&s->fleet, cv_worker_now_ms(s->worker));
+}
+
 static void on_dialed(void *arg, const struct cv_dialer_result *result)
 {
     struct cv_stdio *s = arg;
     struct cv_error error = {0};
     s->dialer = NULL;
     if (!cv_is_ok(result->status)) {
-        end(s, result->status, result->error);
+        cv_fleet_failed(&s->fleet, s->server, cv_worker_now_ms(s->worker), result->retry_after_ms);
+        if (!is_elsewhere_better(s, result->status.id) || !cv_is_ok(dial(s, &error)))
+            end(s, result->status, result->error);
         return;
     }
     struct cv_status status = open_all(s, &error);
@@ -305,25 +322,41 @@ static void on_dialed(void *arg, const struct cv_dialer_result *result)
         on_conn_data(s, (uint8_t *)(uintptr_t)result->early.data, result->early.len);
 }
 
-struct cv_status cv_stdio_new(struct cv_worker *worker, const struct cv_access *access, int fd_in,
-                              int fd_out, cv_stdio_on_ended *on_ended, void *arg,
-                              struct cv_stdio **out, struct cv_error *error)
+static struct cv_status dial(struct cv_stdio *s, struct cv_error *error)
+{
+    struct cv_dialer_request request = {.subprotocol = "ssh"};
+    uint64_t random;
+    cv_random(&random, sizeof random);
+    s->server = cv_fleet_choose(&s->fleet, cv_worker_now_ms(s->worker), random);
+    s->access = &s->accesses[s->server];
+    return cv_dialer_start(s->worker, s->access, &request, on_dialed, s, &s->dialer, error);
+}
+
+struct cv_status cv_stdio_new(struct cv_worker *worker, const struct cv_stdio_options *options,
+                              cv_stdio_on_ended *on_ended, void *arg, struct cv_stdio **out,
+                              struct cv_error *error)
 {
     struct cv_stdio *s = calloc(1, sizeof *s);
+    struct cv_fleet_server *servers = calloc(options->access_count, sizeof *servers);
     *out = NULL;
-    if (!s)
+    if (!s || !servers) {
+        free(s);
+        free(servers);
         return cv_fail(error, CV_NO_MEMORY, "out of memory");
+    }
     *s = (struct cv_stdio){.worker = worker,
-                           .access = access,
-                           .fd_in = fd_in,
-                           .fd_out = fd_out,
+                           .accesses = options->accesses,
+                           .fleet = {.servers = servers, .count = options->access_count},
+                           .fd_in = options->fd_in,
+                           .fd_out = options->fd_out,
                            .on_ended = on_ended,
                            .arg = arg};
+    for (size_t i = 0; i < options->access_count; i++)
+        servers[i] = (struct cv_fleet_server){.priority = options->accesses[i].priority,
+                                              .weight = options->accesses[i].weight};
     cv_timer_init(&s->closing, on_close_overdue, s);
     cv_timer_init(&s->ping, on_ping, s);
-    struct cv_dialer_request request = {.subprotocol = "ssh"};
-    struct cv_status status =
-        cv_dialer_start(worker, access, &request, on_dialed, s, &s->dialer, error);
+    struct cv_status status = dial(s, error);
     if (!cv_is_ok(status))
         cv_stdio_free(&s);
     *out = s;
@@ -341,5 +374,6 @@ void cv_stdio_free(struct cv_stdio **out)
     cv_dialer_cancel(&s->dialer);
     cv_duplex_free(&s->duplex);
     cv_ws_free(&s->ws);
+    free(s->fleet.servers);
     free(s);
 }

@@ -9,10 +9,15 @@
 #include <string.h>
 
 struct values {
-    char unused;
+    const char *config_path;
 };
 
-static const struct cv_option options[] = {CV_CLIENT_OPTIONS, CV_OPT_HELP};
+static const struct cv_option options[] = {
+    CV_OPT_TEXT(struct values, config_path, "config", 'c', "FILE",
+                "Read settings, such as `servers`, from a YAML file. Its tunnels do not count."),
+    CV_CLIENT_OPTIONS,
+    CV_OPT_HELP,
+};
 
 const struct cv_command cv_cli_forward_command = {
     .name = "forward",
@@ -57,7 +62,9 @@ static void on_stop(void *arg)
 static int run(struct running *running, const char *listen)
 {
     static const struct cv_forward_ops ops = {.on_ready = on_ready, .on_ended = on_ended};
-    struct cv_forward_options forward = {.access = running->client.access,
+    struct cv_forward_options forward = {.accesses = running->client.accesses,
+                                         .access_count = running->client.access_count,
+                                         .state_dir = running->client.state_dir,
                                          .log = &running->client.log,
                                          .listen = listen,
                                          .tunnel = running->tunnel};
@@ -89,7 +96,7 @@ int cv_cli_forward(int argc, const char *const *argv)
     bool has_host = strchr(parsed.operands[0], ':') != NULL;
     (void)snprintf(listen, sizeof listen, "%s%s", has_host ? "" : "127.0.0.1:", parsed.operands[0]);
     running.tunnel = parsed.operands[1];
-    struct cv_client_options client = {.is_interactive = true};
+    struct cv_client_options client = {.config_path = values.config_path, .is_interactive = true};
     if (!cv_client_open(&running.client, &client, &parsed, &exit_code))
         return exit_code;
     return run(&running, listen);

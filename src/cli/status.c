@@ -111,11 +111,24 @@ static void print_tunnel(const json_t *tunnel)
     (void)printf("\n");
 }
 
+static void print_forward(const json_t *forward)
+{
+    (void)printf("  port    ");
+    cv_agents_print_text(text_of(forward, "address"), stdout);
+    (void)printf(" -> ");
+    cv_agents_print_text(text_of(forward, "tunnel"), stdout);
+    (void)printf(", connections %llu", number_of(forward, "connections"));
+    if (number_of(forward, "waiting"))
+        (void)printf(", waiting %llu", number_of(forward, "waiting"));
+    (void)printf("\n");
+}
+
 static void print_agent(const struct cv_found_agent *agent)
 {
     const json_t *links = json_object_get(agent->status, "links");
     const json_t *tunnels = json_object_get(agent->status, "tunnels");
-    (void)printf("agent %ld  ", agent->pid);
+    const json_t *forwards = json_object_get(agent->status, "forwards");
+    (void)printf("%s %ld  ", json_array_size(forwards) ? "forward" : "agent", agent->pid);
     if (!agent->status) {
         cv_agents_print_text(agent->error.detail, stdout);
         (void)printf("\n");
@@ -129,6 +142,8 @@ static void print_agent(const struct cv_found_agent *agent)
         print_link(json_array_get(links, i));
     for (size_t i = 0; i < json_array_size(tunnels); i++)
         print_tunnel(json_array_get(tunnels, i));
+    for (size_t i = 0; i < json_array_size(forwards); i++)
+        print_forward(json_array_get(forwards, i));
 }
 
 /* ---- for programs ---- */

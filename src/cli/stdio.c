@@ -8,10 +8,15 @@
 #include <unistd.h>
 
 struct values {
-    char unused;
+    const char *config_path;
 };
 
-static const struct cv_option options[] = {CV_CLIENT_OPTIONS, CV_OPT_HELP};
+static const struct cv_option options[] = {
+    CV_OPT_TEXT(struct values, config_path, "config", 'c', "FILE",
+                "Read settings, such as `servers`, from a YAML file. Its tunnels do not count."),
+    CV_CLIENT_OPTIONS,
+    CV_OPT_HELP,
+};
 
 const struct cv_command cv_cli_stdio_command = {
     .name = "stdio",
@@ -54,15 +59,19 @@ int cv_cli_stdio(int argc, const char *const *argv)
     int exit_code;
     if (!cv_cli_parse(&cv_cli_stdio_command, argc, argv, &values, &parsed, &exit_code))
         return exit_code;
-    struct cv_client_options client = {.is_interactive = true, .is_quiet = true};
+    struct cv_client_options client = {
+        .config_path = values.config_path, .is_interactive = true, .is_quiet = true};
     if (!cv_client_open(&running.client, &client, &parsed, &exit_code))
         return exit_code;
     running.client.on_stop = on_stop;
     running.client.arg = &running;
     struct cv_error error = {0};
+    struct cv_stdio_options stdio = {.accesses = running.client.accesses,
+                                     .access_count = running.client.access_count,
+                                     .fd_in = STDIN_FILENO,
+                                     .fd_out = STDOUT_FILENO};
     struct cv_status status =
-        cv_stdio_new(running.client.worker, running.client.access, STDIN_FILENO, STDOUT_FILENO,
-                     on_ended, &running, &running.stdio, &error);
+        cv_stdio_new(running.client.worker, &stdio, on_ended, &running, &running.stdio, &error);
     if (cv_is_ok(status)) {
         cv_client_run(&running.client);
     } else {

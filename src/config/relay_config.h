@@ -186,6 +186,8 @@
       CV_RANGE(0, 10 * CV_MINUTES), NULL, 0,                                                       \
       "For so long after its start the relay keeps requests for a tunnel that nobody publishes "   \
       "yet, until it is there: agents need a moment to come back to a relay that was restarted. "  \
+      "A TCP connection (`culvert forward`, `ssh -L`), which cannot be told to come back later, "  \
+      "waits so long at any time for a tunnel that was there today. "                              \
       "With --dev 0 unless it is set; 0 answers at once.",                                         \
       "30s")                                                                                       \
     X(timers_asked_max_ms, "timers.asked_max", DURATION, "10m", CV_RANGE(1, 7 * CV_DAYS), NULL, CV_SETTING_RUNTIME, \

@@ -2,16 +2,19 @@
  *
  * Happy path: cv_bridge_direct finds the tunnel → opens an upstream → on_up_open accepts the stream
  * → bytes both ways, each side read only as fast as the other takes them → eof, close. Ways it
- * fails: no such tunnel (refused); the upstream fails before it is open (refused with the reason);
- * either side closes or is lost (the other one is closed).
+ * fails: no such tunnel (refused, or it waits when its agent may be on the way back); the upstream
+ * fails before it is open (refused with the reason); either side closes or is lost (the other one
+ * is closed).
  */
 #include "relay/bridge.h"
 
 #include "base/buf.h"
+#include "config/relay_config.h"
 #include "proto/ssh/ssh.h"
 #include "relay/consumer.h"
 #include "relay/limits.h"
 #include "relay/session_private.h"
+#include "relay/takeover.h"
 #include "telemetry/log.h"
 
 #include <stdio.h>
@@ -19,9 +22,13 @@
 
 /* What was read from one side and not yet taken by the other is bounded by the window of the stream
  * that it came from. */
-enum { BRIDGE_HELD_MAX = 64 * 1024 * 1024 };
+enum {
+    BRIDGE_HELD_MAX = 64 * 1024 * 1024,
+    BRIDGE_LOOK_MS = 50, /* for an agent that is awaited */
+};
 
 struct bridge {
+    struct cv_relay_worker *worker;
     struct cv_stream *stream;     /* towards the user's client */
     struct cv_upstream *upstream; /* towards the service */
     struct cv_buf to_stream, to_upstream;
@@ -55,6 +62,7 @@ static void bridge_free(struct bridge *bridge, struct cv_status why)
         cv_upstream_close(bridge->upstream, false);
     cv_buf_done(&bridge->to_stream);
     cv_buf_done(&bridge->to_upstream);
+    (void)atomic_fetch_sub_explicit(&bridge->worker->busy, 1, memory_order_relaxed);
     free(bridge);
 }
 
@@ -192,7 +200,9 @@ static void open_tcp(struct cv_session *session, struct cv_stream *stream,
         cv_stream_refuse(stream, CV_SSH_OPEN_RESOURCE_SHORTAGE, "out of memory");
         return;
     }
+    bridge->worker = session->worker;
     bridge->stream = stream;
+    (void)atomic_fetch_add_explicit(&bridge->worker->busy, 1, memory_order_relaxed);
     cv_buf_init(&bridge->to_stream, BRIDGE_HELD_MAX);
     cv_buf_init(&bridge->to_upstream, BRIDGE_HELD_MAX);
     cv_stream_set_ops(stream, &stream_ops, bridge);
@@ -215,29 +225,140 @@ static void open_diagnose(struct cv_session *session, struct cv_stream *stream)
     cv_tunnel_spec_unref(&route.spec);
 }
 
+/* ---- a tunnel whose agent may be on the way back ---- */
+
+struct waiting {
+    struct cv_session *session; /* outlives its stream */
+    struct cv_stream *stream;
+    struct cv_timer look;
+    uint64_t until_ms;
+    uint32_t port;
+    char name[CV_TUNNEL_NAME_MAX + 1];
+};
+
+static struct cv_status find(const struct cv_session *session, struct cv_slice name,
+                             struct cv_route *route)
+{
+    const struct cv_relay_worker *worker = session->worker;
+    return cv_registry_find(worker->relay->registry,
+                            (const struct cv_user_key *)session->identity->user_key, NULL, name,
+                            worker->index, cv_worker_now_ms(worker->worker), route);
+}
+
+static void refuse_unknown(struct cv_stream *stream)
+{
+    cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "tunnel-unknown: no such tunnel of yours");
+}
+
+static void serve(struct cv_session *session, struct cv_stream *stream, uint32_t port,
+                  const struct cv_route *route)
+{
+    if (port && route->port != port)
+        cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "tunnel-unknown: not at this port");
+    else if (route->spec->kind == CV_TUNNEL_HTTP)
+        cv_consumer_accept_stream(session->worker, stream, session->identity, route->spec->name);
+    else
+        open_tcp(session, stream, route);
+}
+
+static bool is_draining(const struct cv_session *session)
+{
+    return atomic_load_explicit(&session->worker->relay->is_draining, memory_order_relaxed);
+}
+
+/* Until when a stream waits for the tunnel's agent; in the past: not at all. Soon after the start,
+ * as requests do. Afterwards requests are told to come back later; who has a bare connection hears
+ * nothing but its end, so it waits for an agent that was there today. */
+static uint64_t patience_ms(const struct cv_session *session, struct cv_status why)
+{
+    struct cv_relay *relay = session->worker->relay;
+    uint64_t now_ms = cv_worker_now_ms(session->worker->worker), until_ms = relay->agents_due_ms;
+    if (is_draining(session))
+        return 0;
+    if (cv_takeover_has_predecessor(relay->takeover))
+        until_ms = now_ms + relay->config->timers_agent_return_ms;
+    else if (why.id == CV_AGENT_OFFLINE && now_ms + relay->agent_return_ms > until_ms)
+        until_ms = now_ms + relay->agent_return_ms;
+    return until_ms;
+}
+
+static void waiting_free(struct waiting *waiting)
+{
+    cv_worker_timer_stop(waiting->session->worker->worker, &waiting->look);
+    free(waiting);
+}
+
+static void on_waiting_closed(void *arg, struct cv_status why)
+{
+    (void)why;
+    waiting_free(arg);
+}
+
+static const struct cv_stream_ops waiting_ops = {.on_closed = on_waiting_closed};
+
+static void on_look(void *arg)
+{
+    struct waiting *waiting = arg;
+    struct cv_session *session = waiting->session;
+    struct cv_worker *worker = session->worker->worker;
+    struct cv_route route;
+    struct cv_status status = find(session, cv_slice_str(waiting->name), &route);
+    bool is_over = cv_worker_now_ms(worker) >= waiting->until_ms || is_draining(session);
+    if (!cv_is_ok(status) && !is_over &&
+        cv_is_ok(cv_worker_timer_start(worker, &waiting->look, BRIDGE_LOOK_MS)))
+        return;
+    if (cv_is_ok(status)) {
+        serve(session, waiting->stream, waiting->port, &route);
+        cv_route_done(&route);
+    } else {
+        refuse_unknown(waiting->stream);
+    }
+    waiting_free(waiting);
+}
+
+/* At most as many as the link has channels. False: the stream is still the caller's. */
+static bool wait_for_agent(struct cv_session *session, struct cv_stream *stream,
+                           struct cv_slice name, uint32_t port, uint64_t until_ms)
+{
+    struct cv_worker *worker = session->worker->worker;
+    struct waiting *waiting = calloc(1, sizeof *waiting);
+    if (!waiting)
+        return false;
+    *waiting =
+        (struct waiting){.session = session, .stream = stream, .until_ms = until_ms, .port = port};
+    cv_timer_init(&waiting->look, on_look, waiting);
+    if (!cv_slice_to_str(name, waiting->name, sizeof waiting->name) ||
+        !cv_is_ok(cv_worker_timer_start(worker, &waiting->look, BRIDGE_LOOK_MS))) {
+        free(waiting);
+        return false;
+    }
+    cv_stream_set_ops(stream, &waiting_ops, waiting);
+    cv_log(session->worker->relay->log, CV_LOG_DEBUG, "link", "agent_awaited",
+           "a stream waits for the tunnel, which may be back in a moment",
+           CV_F_STR("tunnel", waiting->name));
+    return true;
+}
+
 void cv_bridge_direct(struct cv_session *session, struct cv_stream *stream, struct cv_slice name,
                       uint32_t port)
 {
-    struct cv_relay_worker *worker = session->worker;
     struct cv_route route;
-    struct cv_status status = cv_status(CV_NO_TUNNEL);
     if (session->is_diagnosing && cv_slice_is(name, CV_DIAGNOSE_NAME)) {
         open_diagnose(session, stream);
         return;
     }
-    if (cv_tunnel_name_is_valid(name) && cv_identity_may_use_tunnel(session->identity, name))
-        status = cv_registry_find(worker->relay->registry,
-                                  (const struct cv_user_key *)session->identity->user_key, NULL,
-                                  name, worker->index, cv_worker_now_ms(worker->worker), &route);
-    if (!cv_is_ok(status)) {
-        cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "tunnel-unknown: no such tunnel of yours");
+    if (!cv_tunnel_name_is_valid(name) || !cv_identity_may_use_tunnel(session->identity, name)) {
+        refuse_unknown(stream);
         return;
     }
-    if (port && route.port != port)
-        cv_stream_refuse(stream, CV_SSH_OPEN_PROHIBITED, "tunnel-unknown: not at this port");
-    else if (route.spec->kind == CV_TUNNEL_HTTP)
-        cv_consumer_accept_stream(worker, stream, session->identity, route.spec->name);
-    else
-        open_tcp(session, stream, &route);
-    cv_route_done(&route);
+    struct cv_status status = find(session, name, &route);
+    if (cv_is_ok(status)) {
+        serve(session, stream, port, &route);
+        cv_route_done(&route);
+        return;
+    }
+    uint64_t until_ms = patience_ms(session, status);
+    if (until_ms <= cv_worker_now_ms(session->worker->worker) ||
+        !wait_for_agent(session, stream, name, port, until_ms))
+        refuse_unknown(stream);
 }

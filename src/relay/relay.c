@@ -288,7 +288,8 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     CV_RETURN_IF_ERROR(relay_open_audit(relay, state_dir, error));
     CV_RETURN_IF_ERROR(relay_open_revocations(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
-    relay->agents_due_ms = cv_worker_now_ms(relay->workers[0].worker) + agent_return_ms(relay);
+    relay->agent_return_ms = agent_return_ms(relay);
+    relay->agents_due_ms = cv_worker_now_ms(relay->workers[0].worker) + relay->agent_return_ms;
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));
     CV_RETURN_IF_ERROR(cv_relay_open_sockets(relay, error));
     CV_RETURN_IF_ERROR(cv_takeover_settle(relay->takeover, error));

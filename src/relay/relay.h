@@ -85,6 +85,7 @@ struct cv_relay {
     struct cv_takeover *takeover;
     const char *notify_socket;
     uint64_t agents_due_ms;     /* until then requests wait for agents that come back */
+    uint64_t agent_return_ms;   /* so long bare streams wait for one at any time */
     uint64_t notice_ms;         /* agents are told to be elsewhere within */
     atomic_bool is_draining;    /* answers close their connection; readyz says 503 */
     atomic_bool is_handed_over; /* another process accepts on our sockets */
@@ -101,7 +102,7 @@ struct cv_relay_worker {
     struct cv_usage_table *usage;  /* what its requests did in this minute; NULL: nothing */
     struct cv_consumer *consumers; /* utlist DL: connections of consumers on this worker */
     atomic_uint consumer_count;
-    atomic_uint busy;            /* requests under way */
+    atomic_uint busy;            /* requests and TCP streams under way */
     struct cv_session *sessions; /* utlist DL: links on this worker */
     atomic_uint session_count;
     atomic_uint moved_count;  /* of them, those whose agents have a link elsewhere by now */
