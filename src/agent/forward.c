@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Happy path: on_accept (paused) → open_stream → on_open → cv_splice_new … on_splice_end.
- * Ways it fails: no link, or no stream to be had (the caller waits, then is cut); the relay refuses
- * the stream (cut, the reason is logged); the caller goes while it waits. The links, their loss and
+ * Ways it fails: no link, or no stream to be had (the caller waits, then is cut); the link is lost
+ * before the stream is open (another one, as long as the caller would wait); the relay refuses the
+ * stream (cut, the reason is logged); the caller goes while it waits. The links, their loss and
  * the relays they go to are agent.c's.
  */
 #include "agent/forward.h"
@@ -36,6 +37,7 @@ struct caller {
     struct cv_forward *forward;
     struct cv_conn *conn;
     struct cv_stream *stream;
+    struct cv_link *link; /* of the stream while that is opening */
     struct cv_splice *splice;
     bool is_held; /* it has, or had, a stream: the agent waits for it */
     uint64_t since_ms;
@@ -138,9 +140,14 @@ static void on_refused(void *arg, uint32_t reason, struct cv_slice text)
 static void on_stream_closed(void *arg, struct cv_status why)
 {
     struct caller *caller = arg;
+    struct cv_forward *forward = caller->forward;
     (void)why;
     caller->stream = NULL;
-    cut(caller);
+    caller->link = NULL;
+    if (forward->is_stopping)
+        cut(caller);
+    else if (!cv_timer_is_running(&forward->retry)) /* nothing was sent: over another link */
+        (void)cv_worker_timer_start(forward->worker, &forward->retry, RETRY_MS);
 }
 
 static const struct cv_stream_ops opening_ops = {
@@ -154,9 +161,23 @@ static bool open_stream(struct caller *caller)
     if (!link || !cv_is_ok(cv_stream_open(link, CV_STREAM_DIRECT, forward->tunnel, ANY_PORT, NULL,
                                           &opening_ops, caller, &caller->stream)))
         return false;
+    caller->link = link;
+    if (!caller->is_held)
+        cv_agent_hold(forward->agent);
     caller->is_held = true;
-    cv_agent_hold(forward->agent);
     return true;
+}
+
+/* Its link has lost its connection before the relay could confirm the stream, and there is another
+ * one: nothing was sent yet. */
+static void give_up_stuck(struct caller *caller)
+{
+    struct cv_stream *stream = caller->stream;
+    if (!stream || !cv_link_is_detached(caller->link) || !cv_agent_link(caller->forward->agent))
+        return;
+    caller->stream = NULL;
+    caller->link = NULL;
+    cv_stream_close(stream);
 }
 
 static bool is_waiting(const struct caller *caller)
@@ -171,6 +192,7 @@ static void serve_waiting(struct cv_forward *forward)
     bool has_waiting = false;
     DL_FOREACH_SAFE(forward->callers, caller, next)
     {
+        give_up_stuck(caller);
         if (!is_waiting(caller) || open_stream(caller))
             continue;
         if (now_ms - caller->since_ms >= WAIT_MS || forward->is_stopping)

@@ -5,7 +5,7 @@
  *   the link is lost: on_link_closed → try_later → try_now …
  * Ways it fails: a try fails (on_dialed, or the link ends before it is up); the link is lost; the
  * relay has another host key; the token is refused; tries are used up (it rests, or ends).
- * What moves it besides, network, clock and people, is in uplink_nudge.c.
+ * What moves it besides, network, clock, people and its owner, is in uplink_nudge.c.
  */
 #include "agent/uplink_private.h"
 
@@ -157,10 +157,14 @@ static struct cv_error complete(struct cv_status why, const struct cv_error *err
     return full;
 }
 
-/* A relay that is away for an hour shall not fill the log: from the tenth on, only 16, 32, 64 … */
-static bool is_worth_telling(unsigned failures)
+/* A relay that is away for an hour shall not fill the log: 1, 2, 4, 8, 16 … failures in a row, and
+ * whenever the reason is another one than was told last. */
+static bool is_worth_telling(struct cv_uplink *u, unsigned failures, const struct cv_error *why)
 {
-    return failures <= TELL_AFTER || (failures & (failures - 1)) == 0;
+    bool is_new = why->id != u->told || (failures & (failures - 1)) == 0;
+    if (is_new)
+        u->told = why->id;
+    return is_new;
 }
 
 /* As many tries as were wanted have failed: somebody has to say when the next one is. */
@@ -194,13 +198,15 @@ static void try_later(struct cv_uplink *u, struct cv_status why, const struct cv
         return;
     }
     cv_fsm_set(&u->fsm, WAITING);
-    enum cv_log_level level = is_worth_telling(failures) ? CV_LOG_WARN : CV_LOG_DEBUG;
+    bool is_told = is_worth_telling(u, failures, &full);
+    enum cv_log_level level = is_told ? CV_LOG_WARN : CV_LOG_DEBUG;
     cv_log(u->options.log, level, "agent", u->was_up ? "reconnecting" : "connect_failed",
            u->was_up ? "no link to the relay, trying again"
                      : "the relay cannot be reached, trying again",
            CV_F_UINT("attempt", u->attempts), CV_F_UINT("failures", failures),
            CV_F_UINT("delayMs", delay_ms), CV_F_STR("relay", u->options.access->relay),
-           CV_F_ERROR(&full));
+           CV_F_ERROR(&full),
+           CV_F_STR("suggestion", failures == 1 ? cv_status_suggestion(why.id) : NULL));
     if (failures == TELL_AFTER)
         cv_log(u->options.log, CV_LOG_WARN, "agent", "still_unreachable",
                "the relay has not been reached for a while; consumers get errors meanwhile",
@@ -232,6 +238,7 @@ static void on_link_up(void *arg)
     cv_backoff_up(&u->backoff, now_ms);
     u->was_up = true;
     u->retry_after_ms = 0;
+    cv_link_probe(u->link); /* acknowledgements are put off: only a pong says how far it is */
     u->trouble = (struct cv_error){0};
     cv_log(u->options.log, CV_LOG_INFO, "agent", "link_up", "connected to the relay",
            CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts),
@@ -297,7 +304,8 @@ static void resume_later(struct cv_uplink *u, struct cv_status why, const struct
         give_link_up(u, cv_status(CV_LINK_LOST), &full);
         return;
     }
-    cv_log(u->options.log, is_worth_telling(failures) ? CV_LOG_WARN : CV_LOG_DEBUG, "agent",
+    bool is_told = is_worth_telling(u, failures, &full);
+    cv_log(u->options.log, is_told ? CV_LOG_WARN : CV_LOG_DEBUG, "agent",
            failures ? "resume_failed" : "connection_lost",
            failures ? "the relay cannot be reached, the link waits"
                     : "the connection to the relay is lost, requests on it wait",
@@ -542,21 +550,6 @@ struct cv_status cv_uplink_new(struct cv_worker *worker, const struct cv_uplink_
     }
     *out = u;
     return cv_ok();
-}
-
-void cv_uplink_retire(struct cv_uplink *u)
-{
-    u->is_retiring = true;
-    if (!cv_uplink_link(u))
-        cv_uplink_close(u, "this link is not needed any more");
-}
-
-void cv_uplink_wind_up(struct cv_uplink *u)
-{
-    u->is_winding_up = true;
-    cv_uplink_retire(u);
-    if (is_state(u, DETACHED))
-        uplink_try_soon(u, 1);
 }
 
 void cv_uplink_close(struct cv_uplink *u, const char *message)

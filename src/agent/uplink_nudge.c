@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What moves an uplink from outside: the network changes, the clock jumps, a person wants it to
- * reconnect; and what a person gets to know of it.
+ * reconnect, its owner needs it no longer; and what a person gets to know of it.
  */
 #include "agent/access.h"
 #include "agent/uplink_private.h"
@@ -122,4 +122,21 @@ void cv_uplink_describe(const struct cv_uplink *u, struct cv_uplink_facts *facts
     facts->bytes_in = cv_link_bytes_in(u->link);
     facts->bytes_out = cv_link_bytes_out(u->link);
     facts->replayed_bytes += cv_link_replayed_bytes(u->link);
+}
+
+/* ---- its owner ---- */
+
+void cv_uplink_retire(struct cv_uplink *u)
+{
+    u->is_retiring = true;
+    if (!cv_uplink_link(u))
+        cv_uplink_close(u, "this link is not needed any more");
+}
+
+void cv_uplink_wind_up(struct cv_uplink *u)
+{
+    u->is_winding_up = true;
+    cv_uplink_retire(u);
+    if (is_state(u, DETACHED))
+        uplink_try_soon(u, 1);
 }

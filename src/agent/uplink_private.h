@@ -52,6 +52,7 @@ struct cv_uplink {
     uint64_t lost_ms;
     uint64_t resumes;          /* that worked, since the start */
     uint64_t replayed_bytes;   /* on links that have ended */
+    enum cv_status_id told;    /* the reason that was logged last for a try that failed */
     struct cv_error trouble;   /* why there is no connection; CV_OK while there is one */
     struct cv_addr relay_addr; /* where the relay was reached last; len 0: never */
     uint64_t hurried_ms;

@@ -10,9 +10,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { ANSWER_MS = 2000 };
+enum {
+    ANSWER_MS = 1000, /* of all that are asked at once, and of one that is asked alone */
+    ANSWERED_MS = 20, /* for one whose answer came while another one was waited for */
+};
 
 /* ---- which ones ---- */
 
@@ -54,14 +58,20 @@ static long pid_of(const char *name)
 
 /* ---- asking ---- */
 
-struct cv_status cv_agents_ask(const struct cv_found_agent *agent, const char *question,
-                               json_t **answer, struct cv_error *error)
+static uint64_t clock_ms(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static struct cv_status read_answer(const struct cv_found_agent *agent, unsigned ms,
+                                    json_t **answer, struct cv_error *error)
 {
     struct cv_buf text;
     *answer = NULL;
     cv_buf_init(&text, CV_DESK_ANSWER_MAX);
-    struct cv_status status =
-        cv_desk_ask(agent->fd, cv_slice_str(question), ANSWER_MS, &text, error);
+    struct cv_status status = cv_desk_get(agent->fd, ms, &text, error);
     if (cv_is_ok(status))
         status = cv_json_parse(cv_buf_slice(&text), answer);
     cv_buf_done(&text);
@@ -78,6 +88,14 @@ struct cv_status cv_agents_ask(const struct cv_found_agent *agent, const char *q
     return status;
 }
 
+struct cv_status cv_agents_ask(const struct cv_found_agent *agent, const char *question,
+                               json_t **answer, struct cv_error *error)
+{
+    *answer = NULL;
+    CV_RETURN_IF_ERROR(cv_desk_put(agent->fd, cv_slice_str(question), ANSWER_MS, error));
+    return read_answer(agent, ANSWER_MS, answer, error);
+}
+
 static void close_one(struct cv_found_agent *agent)
 {
     if (agent->fd >= 0)
@@ -86,8 +104,8 @@ static void close_one(struct cv_found_agent *agent)
     *agent = (struct cv_found_agent){.fd = -1};
 }
 
-/* False: nobody is there, or it is not asked for. */
-static bool meet(const char *path, long pid, const char *relay, struct cv_found_agent *agent)
+/* Asks, without waiting for the answer. False: nobody is there. */
+static bool meet(const char *path, long pid, struct cv_found_agent *agent)
 {
     *agent = (struct cv_found_agent){.pid = pid, .fd = -1};
     struct cv_status status = cv_desk_connect(path, &agent->fd, &agent->error);
@@ -97,16 +115,24 @@ static bool meet(const char *path, long pid, const char *relay, struct cv_found_
         return false;
     }
     if (cv_is_ok(status))
-        status = cv_agents_ask(agent, "{\"command\":\"status\"}", &agent->status, &agent->error);
-    if (status.id == CV_EOF) { /* it ended in this moment */
-        close_one(agent);
-        return false;
-    }
-    if (cv_is_ok(status) && relay[0] && !has_link_to(agent->status, relay)) {
-        close_one(agent);
-        return false;
-    }
-    return true;
+        status = cv_desk_put(agent->fd, cv_slice_str("{\"command\":\"status\"}"), ANSWERED_MS,
+                             &agent->error);
+    if (status.id != CV_EOF)
+        return true;
+    close_one(agent);
+    return false;
+}
+
+/* Until `until_ms`. False: it ended in this moment, or it is not asked for. */
+static bool hear(struct cv_found_agent *agent, const char *relay, uint64_t until_ms)
+{
+    uint64_t now_ms = clock_ms();
+    uint64_t left_ms = until_ms > now_ms + ANSWERED_MS ? until_ms - now_ms : ANSWERED_MS;
+    if (agent->error.id != CV_OK)
+        return true;
+    struct cv_status status = read_answer(agent, (unsigned)left_ms, &agent->status, &agent->error);
+    return status.id != CV_EOF &&
+           (!cv_is_ok(status) || !relay[0] || has_link_to(agent->status, relay));
 }
 
 /* ---- finding ---- */
@@ -127,10 +153,19 @@ static struct cv_status look(const char *folder, struct cv_agents *agents, struc
         char path[PATH_MAX];
         long pid = pid_of(entry->d_name);
         if (pid && cv_is_ok(cv_state_dir_path(folder, entry->d_name, path, sizeof path, NULL)) &&
-            meet(path, pid, agents->relay, &agents->items[agents->count]))
+            meet(path, pid, &agents->items[agents->count]))
             agents->count++;
     }
     (void)closedir(dir);
+    uint64_t until_ms = clock_ms() + ANSWER_MS;
+    size_t kept = 0;
+    for (size_t i = 0; i < agents->count; i++) {
+        if (hear(&agents->items[i], agents->relay, until_ms))
+            agents->items[kept++] = agents->items[i];
+        else
+            close_one(&agents->items[i]);
+    }
+    agents->count = kept;
     qsort(agents->items, agents->count, sizeof *agents->items, by_pid);
     return cv_ok();
 }

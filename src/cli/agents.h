@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The agents that run on this machine and share this user's state folder: found by their control
- * sockets (run/<pid>.sock), asked one after the other, 2 s each at most. What `status` and
+ * sockets (run/<pid>.sock), all asked at once, answers awaited for 1 s. What `status` and
  * `reconnect` have in common. Private to cli/; main thread, blocking.
  */
 #ifndef CV_CLI_AGENTS_H

@@ -8,6 +8,7 @@
 #include "net/net.h"
 #include "relay/relay.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -64,8 +65,13 @@ const struct cv_command cv_cli_server_command = {
 static void say_failed(struct cv_log *log, struct cv_status status, const struct cv_error *error)
 {
     static const char message[] = "the relay cannot start";
+    bool is_in_use = error->sys_errno == EADDRINUSE;
     if (error->detail[0])
-        cv_log(log, CV_LOG_ERROR, "relay", "start_failed", message, CV_F_ERROR(error));
+        cv_log(log, CV_LOG_ERROR, "relay", "start_failed", message, CV_F_ERROR(error),
+               CV_F_STR("suggestion",
+                        is_in_use ? "stop what listens there, choose another address, or, if it is "
+                                    "a relay, add --takeover: it hands over to this one"
+                                  : NULL));
     else
         cv_log(log, CV_LOG_ERROR, "relay", "start_failed", message, CV_F_STATUS(status));
 }

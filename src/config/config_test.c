@@ -391,10 +391,10 @@ static void a_relay_for_real_needs_tls_and_keys(void **state)
     assert_ok(load_relay(b, yaml, no_env, NULL, 0, false));
     const struct cv_override flags[] = {{"listen", "0.0.0.0:80", "--listen"}};
     assert_status(load_relay(b, NULL, no_env, flags, 1, true), CV_CONFIG);
-    assert_said(b, "--listen: listen must be a loopback address with --dev");
+    assert_said(b, "--listen must be a loopback address with --dev");
     const struct cv_override wrong[] = {{"listen", "80", "--listen"}, {"nothing", "1", "--x"}};
     assert_status(load_relay(b, NULL, no_env, wrong, 2, true), CV_CONFIG);
-    assert_said(b, "--listen: listen is \"80\", but must be");
+    assert_said(b, "--listen is \"80\", but must be");
     assert_said(b, "--x: nothing is no setting");
 }
 

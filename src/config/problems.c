@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "config/settings.h"
 
+#include <string.h>
+
 void cv_problems_init(struct cv_problems *problems)
 {
     *problems = (struct cv_problems){0};
@@ -56,6 +58,18 @@ void cv_problems_add(struct cv_problems *problems, const char *where, unsigned l
     problems->items[problems->count++] = problem;
 }
 
+/* "--token-file" for token_file: naming both says nothing more. */
+static bool is_named_by_flag(const struct cv_problem *p)
+{
+    const char *flag = p->where, *key = p->key;
+    if (strncmp(flag, "--", 2) != 0 || p->text[0] == '[')
+        return false;
+    for (flag += 2; *flag && *key; flag++, key++)
+        if (*flag != *key && !(*flag == '-' && (*key == '_' || *key == '.')))
+            return false;
+    return !*flag && !*key;
+}
+
 struct cv_status cv_problems_print(const struct cv_problems *problems, struct cv_buf *out)
 {
     for (size_t i = 0; i < problems->count; i++) {
@@ -63,6 +77,10 @@ struct cv_status cv_problems_print(const struct cv_problems *problems, struct cv
         CV_RETURN_IF_ERROR(cv_buf_append_str(out, p->where));
         if (p->line)
             CV_RETURN_IF_ERROR(cv_buf_printf(out, ":%u", p->line));
+        if (is_named_by_flag(p)) {
+            CV_RETURN_IF_ERROR(cv_buf_printf(out, " %s\n", p->text));
+            continue;
+        }
         bool is_apart = p->key[0] && p->text[0] != '['; /* "tunnels" and "[1].target is …" */
         CV_RETURN_IF_ERROR(cv_buf_printf(out, ": %s%s%s\n", p->key, is_apart ? " " : "", p->text));
     }

@@ -372,6 +372,19 @@ static struct cv_status get(int fd, uint64_t until_ms, struct cv_buf *out, struc
     }
 }
 
+struct cv_status cv_desk_put(int fd, struct cv_slice question, unsigned ms, struct cv_error *error)
+{
+    uint64_t until_ms = clock_ms() + ms;
+    CV_RETURN_IF_ERROR(put(fd, question, until_ms, error));
+    return put(fd, cv_slice("\n", 1), until_ms, error);
+}
+
+struct cv_status cv_desk_get(int fd, unsigned ms, struct cv_buf *answer_text,
+                             struct cv_error *error)
+{
+    return get(fd, clock_ms() + ms, answer_text, error);
+}
+
 struct cv_status cv_desk_ask(int fd, struct cv_slice question, unsigned timeout_ms,
                              struct cv_buf *answer_text, struct cv_error *error)
 {

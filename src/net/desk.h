@@ -52,6 +52,10 @@ void cv_desk_free(struct cv_desk **desk);
  * take a connection, CV_IO. *fd is the caller's. */
 struct cv_status cv_desk_connect(const char *path, int *fd, struct cv_error *error);
 
+/* The two halves of cv_desk_ask, to ask several at once: `ms` is how long each may take. */
+struct cv_status cv_desk_put(int fd, struct cv_slice question, unsigned ms, struct cv_error *error);
+struct cv_status cv_desk_get(int fd, unsigned ms, struct cv_buf *answer, struct cv_error *error);
+
 /* Asks one question (without '\n') and appends the answer. CV_CONN_TIMEOUT, CV_EOF (it has hung
  * up), CV_NO_RESOURCES (the answer does not fit), CV_NO_MEMORY, CV_IO: the connection is of no more
  * use. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "relay/registry.h"
 
+#include "relay/recall.h"
 #include "relay/session.h"
 
 #include <pthread.h>
@@ -55,6 +56,9 @@ struct cv_registry {
     struct user *users;
     struct link_entry *links;
     size_t published; /* names with a publisher */
+    atomic_uint additions;
+    const struct cv_recall *recall;
+    int64_t recall_s; /* Unix time when the clock stood at 0 */
 };
 
 struct cv_status cv_registry_new(struct cv_registry **out)
@@ -199,6 +203,10 @@ struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_
         status = CV_OK;
     } else if (entry && now_ms - entry->gone_ms < REGISTRY_REMEMBER_MS) {
         status = CV_AGENT_OFFLINE;
+    } else if (!entry && !guest &&
+               cv_recall_has(registry->recall, user, name,
+                             registry->recall_s + (int64_t)(now_ms / 1000))) {
+        status = CV_AGENT_OFFLINE;
     }
     (void)pthread_rwlock_unlock(&registry->lock);
     return cv_status(status);
@@ -255,7 +263,8 @@ static bool forget_oldest(struct user *user)
     return oldest != NULL;
 }
 
-static struct cv_status obtain_entry(struct user *user, struct cv_slice name, struct entry **out)
+static struct cv_status obtain_entry(struct cv_registry *registry, struct user *user,
+                                     struct cv_slice name, struct entry **out)
 {
     *out = find_entry(user, name);
     if (*out)
@@ -271,6 +280,7 @@ static struct cv_status obtain_entry(struct user *user, struct cv_slice name, st
     }
     (void)cv_slice_to_str(name, entry->name, sizeof entry->name);
     HASH_ADD_KEYPTR(hh, user->entries, entry->name, name.len, entry);
+    (void)atomic_fetch_add_explicit(&registry->additions, 1, memory_order_relaxed);
     *out = entry;
     return cv_ok();
 }
@@ -303,8 +313,8 @@ struct cv_status cv_registry_publish(struct cv_registry *registry, const struct 
     *displaced_count = 0;
     (void)pthread_rwlock_wrlock(&registry->lock);
     struct user *user = obtain_user(registry, key);
-    struct cv_status status =
-        user ? obtain_entry(user, cv_slice_str(spec->name), &entry) : cv_status(CV_NO_MEMORY);
+    struct cv_status status = user ? obtain_entry(registry, user, cv_slice_str(spec->name), &entry)
+                                   : cv_status(CV_NO_MEMORY);
     if (cv_is_ok(status))
         status = add_publisher(registry, entry, session, port);
     if (cv_is_ok(status)) {
@@ -525,6 +535,31 @@ bool cv_registry_reset_gate(struct cv_registry *registry, const struct cv_user_k
         cv_breaker_reset(&entry->gate->breaker);
     (void)pthread_rwlock_unlock(&registry->lock);
     return entry != NULL;
+}
+
+void cv_registry_set_recall(struct cv_registry *registry, const struct cv_recall *recall,
+                            uint64_t now_ms, int64_t now_s)
+{
+    registry->recall = recall;
+    registry->recall_s = now_s - (int64_t)(now_ms / 1000);
+}
+
+void cv_registry_each_name(struct cv_registry *registry,
+                           bool (*each)(void *arg, const struct cv_user_key *user,
+                                        struct cv_slice name, uint64_t gone_ms),
+                           void *arg)
+{
+    bool goes_on = true;
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    for (const struct user *user = registry->users; user && goes_on; user = user->hh.next)
+        for (const struct entry *e = user->entries; e && goes_on; e = e->hh.next)
+            goes_on = each(arg, &user->key, cv_slice_str(e->name), e->count ? 0 : e->gone_ms);
+    (void)pthread_rwlock_unlock(&registry->lock);
+}
+
+unsigned cv_registry_additions(struct cv_registry *registry)
+{
+    return atomic_load_explicit(&registry->additions, memory_order_relaxed);
 }
 
 size_t cv_registry_tunnels(struct cv_registry *registry)

@@ -12,6 +12,7 @@
 #include "flow/breaker.h"
 #include "relay/tunnel.h"
 
+struct cv_recall; /* relay/recall.h */
 struct cv_registry;
 struct cv_session; /* a link's relay side; reference counted, lives on its worker */
 
@@ -114,6 +115,20 @@ const struct cv_session *cv_registry_tunnel_session(const struct cv_registry_tun
  * and not take long: nobody else publishes meanwhile. */
 void cv_registry_each(struct cv_registry *registry, const struct cv_user_key *user,
                       void (*each)(void *arg, const struct cv_registry_tunnel *tunnel), void *arg);
+
+/* Names that were published before this process began count as those that were here; `recall` is
+ * borrowed. `now_ms` is the registry's clock at the Unix time `now_s`. Before any other thread. */
+void cv_registry_set_recall(struct cv_registry *registry, const struct cv_recall *recall,
+                            uint64_t now_ms, int64_t now_s);
+
+/* Calls `each` for every name, published (gone_ms 0) or remembered, until it returns false; under
+ * the registry's lock: it must not use the registry. */
+void cv_registry_each_name(struct cv_registry *registry,
+                           bool (*each)(void *arg, const struct cv_user_key *user,
+                                        struct cv_slice name, uint64_t gone_ms),
+                           void *arg);
+/* Grows with each name that was not there. */
+unsigned cv_registry_additions(struct cv_registry *registry);
 
 /* Number of published names, over all users. */
 size_t cv_registry_tunnels(struct cv_registry *registry);

@@ -23,6 +23,7 @@
 #include "relay/consumer.h"
 #include "relay/keys.h"
 #include "relay/limits.h"
+#include "relay/recall.h"
 #include "relay/registry.h"
 #include "relay/relay_metrics.h"
 #include "relay/relay_private.h"
@@ -90,6 +91,7 @@ static void on_tick(void *arg)
     }
     give_memory_back(worker, now_ms);
     relay_refresh_revocations(worker);
+    relay_save_recall(relay, false);
     cv_takeover_tick(relay->takeover);
     tally_tick(worker);
     (void)cv_log_flush(relay->log);
@@ -213,7 +215,6 @@ static struct cv_status open_workers(struct cv_relay *relay, struct cv_error *er
         struct cv_relay_worker *worker = &relay->workers[i];
         worker->relay = relay;
         worker->index = i;
-        worker->record = cv_audit_queue(relay->audit, i);
         worker->metrics = cv_metrics_block(relay->metrics, i);
         relay->worker_count = i + 1;
         CV_RETURN_IF_ERROR(cv_worker_new(i, &worker->worker, error));
@@ -239,6 +240,8 @@ static void relay_free(struct cv_relay *relay)
             cv_worker_stop(relay->workers[i].worker);
             cv_worker_join(relay->workers[i].worker);
         }
+    if (relay->recall)
+        relay_save_recall(relay, true);
     for (unsigned i = 0; relay->workers && i < relay->worker_count; i++) {
         tally_hand_over(&relay->workers[i]);
         cv_usage_table_free(&relay->workers[i].usage);
@@ -255,6 +258,7 @@ static void relay_free(struct cv_relay *relay)
     free(relay->sockets);
     cv_registry_free(&relay->registry);
     cv_metrics_free(&relay->metrics);
+    cv_recall_free(&relay->recall);
     cv_limits_free(&relay->limits);
     cv_revocations_free(&relay->revocations);
     cv_relay_config_free(&relay->patched[0]);
@@ -285,7 +289,6 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     if (config->tls_cert_file)
         CV_RETURN_IF_ERROR(
             cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
-    CV_RETURN_IF_ERROR(relay_open_audit(relay, state_dir, error));
     CV_RETURN_IF_ERROR(relay_open_revocations(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
     relay->agent_return_ms = agent_return_ms(relay);
@@ -293,6 +296,9 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));
     CV_RETURN_IF_ERROR(cv_relay_open_sockets(relay, error));
     CV_RETURN_IF_ERROR(cv_takeover_settle(relay->takeover, error));
+    /* Not before it is sure that this relay has its address, whose file it is. */
+    CV_RETURN_IF_ERROR(relay_open_audit(relay, state_dir, error));
+    relay_open_recall(relay, state_dir);
     if (options->is_replaceable)
         cv_takeover_offer(relay, state_dir);
     CV_RETURN_IF_ERROR(relay_open_history(relay, state_dir, error));

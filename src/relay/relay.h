@@ -84,6 +84,9 @@ struct cv_relay {
     size_t socket_count;
     struct cv_takeover *takeover;
     const char *notify_socket;
+    struct cv_recall *recall;  /* names from before the start; or NULL */
+    unsigned recall_additions; /* first worker: of the registry, when they were written last */
+    uint64_t recall_saved_ms, recall_due_ms;
     uint64_t agents_due_ms;     /* until then requests wait for agents that come back */
     uint64_t agent_return_ms;   /* so long bare streams wait for one at any time */
     uint64_t notice_ms;         /* agents are told to be elsewhere within */

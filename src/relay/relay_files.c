@@ -1,20 +1,29 @@
 /* SPDX-License-Identifier: MIT
  *
- * The files that a relay writes: its audit log, its list of revocations, its history.
+ * The files that a relay writes: its audit log, its list of revocations, its history, the names it
+ * has had.
  */
 #include "relay/relay_private.h"
 
 #include "auth/auth.h"
 #include "config/relay_config.h"
 #include "config/state_dir.h"
+#include "net/worker.h"
+#include "relay/recall.h"
 #include "relay/revocation.h"
 #include "store/history.h"
 #include "telemetry/audit.h"
+#include "telemetry/log.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+enum {
+    RECALL_MIN_MS = 10 * 1000,   /* between two writings */
+    RECALL_MAX_MS = 3600 * 1000, /* what is there has been seen lately, says the file */
+};
 
 /* KIND-ADDRESS.SUFFIX in the state folder: many relays may share that. */
 static struct cv_status own_path(const struct cv_relay *relay, const char *state_dir,
@@ -99,7 +108,56 @@ struct cv_status relay_open_audit(struct cv_relay *relay, const char *state_dir,
     };
     CV_RETURN_IF_ERROR(cv_audit_new(&options, &relay->audit, error));
     relay->record = cv_audit_queue(relay->audit, workers);
+    for (unsigned i = 0; i < relay->worker_count; i++)
+        relay->workers[i].record = cv_audit_queue(relay->audit, i);
     cv_audit(relay->record, STARTED, CV_F_STR("version", CV_VERSION), CV_F_INT("pid", getpid()),
              CV_F_STR("issuer", relay->auth_policy->issuer));
     return cv_ok();
+}
+
+/* A port that the kernel chooses is another one next time. */
+static bool has_fixed_address(const struct cv_relay_config *config)
+{
+    const char *address = config->listen.count ? config->listen.items[0] : ":0";
+    size_t len = strlen(address);
+    return len < 2 || strcmp(address + len - 2, ":0") != 0;
+}
+
+void relay_open_recall(struct cv_relay *relay, const char *state_dir)
+{
+    struct cv_error error = {0};
+    char path[4096];
+    int64_t now_s = (int64_t)time(NULL);
+    if (!has_fixed_address(relay->config))
+        return;
+    struct cv_status status = own_path(relay, state_dir, "names", "txt", path, sizeof path, &error);
+    if (cv_is_ok(status))
+        status = cv_recall_new(path, now_s, &relay->recall, &error);
+    if (!cv_is_ok(status))
+        cv_log(relay->log, CV_LOG_WARN, "relay", "names_unread",
+               "names of tunnels from before the start are not known",
+               CV_F_STR("detail", error.detail), CV_F_STATUS(status));
+    uint64_t now_ms = cv_worker_now_ms(relay->workers[0].worker);
+    relay->recall_due_ms = now_ms + RECALL_MAX_MS;
+    cv_registry_set_recall(relay->registry, relay->recall, now_ms, now_s);
+}
+
+void relay_save_recall(struct cv_relay *relay, bool is_end)
+{
+    struct cv_error error = {0};
+    uint64_t now_ms = cv_worker_now_ms(relay->workers[0].worker);
+    unsigned additions = cv_registry_additions(relay->registry);
+    bool is_due = additions != relay->recall_additions
+                      ? is_end || now_ms >= relay->recall_saved_ms + RECALL_MIN_MS
+                      : additions && (is_end || now_ms >= relay->recall_due_ms);
+    /* Whoever has taken over writes it now. */
+    if (!relay->recall || !is_due || atomic_load(&relay->is_handed_over))
+        return;
+    relay->recall_additions = additions;
+    relay->recall_saved_ms = now_ms;
+    relay->recall_due_ms = now_ms + RECALL_MAX_MS;
+    if (!cv_is_ok(
+            cv_recall_save(relay->recall, relay->registry, now_ms, (int64_t)time(NULL), &error)))
+        cv_log_limited(relay->log, CV_LOG_WARN, "relay", "names_unsaved",
+                       "names of tunnels will not be known after a restart", CV_F_ERROR(&error));
 }

@@ -34,6 +34,12 @@ struct cv_status relay_open_revocations(struct cv_relay *relay, const char *stat
 struct cv_status relay_open_history(struct cv_relay *relay, const char *state_dir,
                                     struct cv_error *error);
 
+/* The names that consumers may ask for after a restart. Failure is only logged: they hear 404 for a
+ * moment then. */
+void relay_open_recall(struct cv_relay *relay, const char *state_dir);
+/* First worker, now and then, or at the end: writes them down when there are others. */
+void relay_save_recall(struct cv_relay *relay, bool is_end);
+
 /* ---- relay_live.c ---- */
 
 /* Looks for what another relay has revoked, such as one that takes over from this one. */

@@ -109,6 +109,18 @@ def test_what_is_not_wanted_is_not_kept(world):
                       "relay_stopped"}
 
 
+def test_a_relay_that_cannot_have_its_address_leaves_the_log_alone(world):
+    """It says what to do, and the log is that of the relay which has the address."""
+    relay = world.relay()
+    wait_record(path_of(world, relay), "relay_started")
+    before = path_of(world, relay).read_bytes()
+    second = world.relay(port=relay.port, ready=False).expect_error("start_failed")
+    failed = second.wait_log("start_failed")
+    assert "--takeover" in failed["suggestion"] and failed["error"]["errno"] == "EADDRINUSE"
+    second.stop(code=1)
+    assert path_of(world, relay).read_bytes() == before
+
+
 def test_none_at_all(world):
     scene = Scene(world, config="audit:\n  enabled: false\n")
     assert scene.fetch("/").status == 200

@@ -67,6 +67,12 @@ def test_tokens_do_not_go_on_the_command_line(run, command):
     assert "secret.secret" not in done.stderr
 
 
+def test_a_wrong_flag_is_named_once(run):
+    done = run("server", "--dev", "--listen", "nope")
+    assert done.returncode == 2
+    assert done.stderr.startswith('--listen is "nope", but must be a list of addresses')
+
+
 def test_no_token_at_all_is_3(run, world):
     relay = world.relay()
     done = run("stdio", "--server", relay.url, env={"CULVERT_TOKEN": None}, input="")

@@ -45,6 +45,16 @@ def test_people_are_told_when_a_relay_stays_away(world):
     assert wait_for(lambda: len(agent.find("connecting")) > 11, what="tries after that")
 
 
+def test_a_relay_that_stays_away_does_not_fill_the_log(world):
+    """The first failure with what to do, then ever more of them between two lines."""
+    agent = service_agent(world, f"ws://127.0.0.1:{free_port()}", env={"LOG_LEVEL": "debug"},
+                          more="reconnect: {initial: 100ms, max: 100ms}\n")
+    wait_for(lambda: len(agent.find("connect_failed")) >= 17, 30, "17 tries")
+    told = agent.find("connect_failed", level="warn")
+    assert [r["failures"] for r in told] == [1, 2, 4, 8, 16]
+    assert told[0]["suggestion"] and all("suggestion" not in r for r in told[1:])
+
+
 def test_a_resting_agent_is_woken_by_a_person(world):
     port = free_port()
     agent = service_agent(world, f"ws://127.0.0.1:{port}",
@@ -106,6 +116,12 @@ def test_the_state_of_links_and_tunnels_is_told(scene):
     people = home.world.run("status", check=0).stdout
     assert f"agent {home.agent.pid} " in people and " up for " in people
     assert f"{home.relay.http_url}/t/home/ -> 127.0.0.1:{home.service.port}" in people
+
+
+def test_the_first_round_trip_is_measured_at_once(home):
+    """Not by an acknowledgement, which the relay puts off for a quarter of a second."""
+    rtt = wait_for(lambda: status(home.world)["links"][0]["rtt_ms"], 5, "a round trip")
+    assert rtt < 200
 
 
 def test_an_agent_without_its_relay_says_why(world):
@@ -217,9 +233,14 @@ def test_a_silent_agent_does_not_hide_the_others(home):
     home.agent.signal(signal.SIGSTOP)
     try:
         done = home.world.run("status", "--json", check=1)
+        began = time.monotonic()
+        people = home.world.run("status", check=1)
+        took = time.monotonic() - began
     finally:
         home.agent.signal(signal.SIGCONT)
     told = {agent["pid"]: agent for agent in json.loads(done.stdout)["agents"]}
+    assert took < 3, "1 s is enough, whatever is silent"
+    assert f"agent {home.agent.pid}  it does not answer" in people.stdout
     assert told[home.agent.pid]["error"]["message"] == "it does not answer"
     assert told[other.pid]["links"][0]["state"] == "up"
 

@@ -220,6 +220,23 @@ def test_a_connection_that_waits_may_go(world, echo):
     assert forward.wait(8) == 0, "it waits for a stream that is not there"
 
 
+def test_a_tunnel_of_before_a_restart_is_offline_and_not_unknown(world):
+    """Also where the relay does not wait for agents (--dev), and where it was killed."""
+    relay = world.relay()
+    agent = world.http(relay, 80)
+    names = world.state / f"names-127.0.0.1:{relay.port}.txt"
+    wait_for(names.exists, 10, "a file of names")
+    assert b"home" not in names.read_bytes() and names.stat().st_mode & 0o777 == 0o600
+    relay.kill()
+    agent.stop()
+    for _ in range(2):
+        relay = world.relay(port=relay.port)
+        assert relay.fetch("/t/home/x", world.token()).status == 503
+        assert relay.fetch("/t/other/x", world.token()).status == 404
+        assert relay.fetch("/t/home/x", world.token("bob")).status == 404
+        relay.stop()
+
+
 # ---- stdio ---------------------------------------------------------------------------------------
 
 def test_stdio_takes_the_relay_that_answers(world):
