@@ -55,7 +55,7 @@ lint: ## formatting, static analysis, layers, spelling; silent when all is well
 
 coverage: ## line coverage of unit and end-to-end tests, at least 80 %
 	@tools/deps build lint test
-	@tools/coverage build-coverage
+	@tools/coverage all build-coverage
 
 fuzz: ## run every fuzzer for FUZZ_SECONDS each
 	@tools/deps build lint

@@ -251,7 +251,12 @@ static bool on_host_key(void *arg, struct cv_slice blob, const char *fingerprint
 {
     struct cv_uplink *u = arg;
     u->host_key = (struct cv_error){0};
-    return cv_is_ok(cv_access_check_host_key(u->options.access, blob, fingerprint, &u->host_key));
+    struct cv_status status =
+        cv_access_check_host_key(u->options.access, blob, fingerprint, &u->host_key);
+    /* Memory that ran out is no word about the key. */
+    if (!cv_is_ok(status) && u->host_key.id == CV_OK)
+        u->host_key.id = status.id;
+    return cv_is_ok(status);
 }
 
 static void on_reply(void *arg, uintptr_t cookie, bool is_success)

@@ -236,7 +236,7 @@ static void take_control(struct cv_link *link, struct cv_slice text)
         link->ops->on_control(link->arg, &control);
     cv_wipe(control.token, sizeof control.token);
     if (!cv_is_ok(status))
-        link_fail(link, status, "a malformed control message");
+        link_fail(link, status, status.id == CV_NO_MEMORY ? NULL : "a malformed control message");
 }
 
 static void take_text(struct cv_link *link, const struct cv_ws_event *event)
