@@ -95,6 +95,14 @@ static bool refuse(struct cv_session *session, struct cv_slice name, const char 
     return false;
 }
 
+/* Trouble of the relay's own is no answer to the question: an agent that is told no gives up, one
+ * that loses its link comes back and asks again. */
+static bool lack_memory(struct cv_session *session)
+{
+    cv_session_close(session, cv_status(CV_NO_MEMORY), cv_status_text(CV_NO_MEMORY));
+    return false;
+}
+
 /* ---- names ---- */
 
 static struct session_tunnel *find_tunnel(struct cv_session *session, struct cv_slice name)
@@ -264,6 +272,8 @@ static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
         for (size_t i = 0; i < count; i++)
             post(displaced[i], on_displaced, cv_status(CV_REPLACED), tunnel->spec->name);
     } while (cv_is_ok(status) && count == AT_ONCE);
+    if (status.id == CV_NO_MEMORY)
+        return lack_memory(session);
     if (!cv_is_ok(status))
         return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
     tunnel->is_published = true;
@@ -296,6 +306,8 @@ bool session_describe(struct cv_session *session, struct cv_slice json)
     struct cv_error error = {0};
     struct cv_status status = cv_tunnel_spec_parse(json, &spec, &error);
     session->is_description_refused = true;
+    if (status.id == CV_NO_MEMORY)
+        return lack_memory(session);
     if (!cv_is_ok(status))
         return refuse(session, cv_slice(NULL, 0), error.detail);
     const char *fault = find_fault(session, spec);
@@ -337,7 +349,7 @@ bool session_publish(struct cv_session *session, struct cv_slice name, uint32_t 
     if (!tunnel || !tunnel->is_described) {
         struct cv_tunnel_spec *spec;
         if (!cv_is_ok(cv_tunnel_spec_default(name, kind, &spec)))
-            return false;
+            return lack_memory(session);
         tunnel = put_tunnel(session, spec);
         if (!tunnel)
             return refuse(session, name, "too many tunnels on this link");

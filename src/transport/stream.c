@@ -47,7 +47,8 @@ static void take_request(struct cv_link *link, const struct cv_ssh_event *event)
     if (is_whole && link->ops->on_request)
         is_success = link->ops->on_request(link->arg, event->request.name, event->request.host,
                                            event->request.port, payload);
-    if (event->request.want_reply)
+    /* A link that ends over the request leaves it unanswered. */
+    if (event->request.want_reply && !link_is_ending(link))
         (void)cv_ssh_global_reply(link->ssh, is_success, cv_slice(NULL, 0));
 }
 

@@ -9,7 +9,7 @@ KIB = 1 << 10
 
 
 @pytest.mark.parametrize("side", ["relay", "agent"])
-@pytest.mark.parametrize("chance", [0.002, 0.2])
+@pytest.mark.parametrize("chance", [0.01, 0.2])
 def test_refused_memory_ends_what_asked_for_it(weak, side, chance):
     faults = getattr(weak, f"{side}_faults")
     getattr(weak, side).expect_error("memory|NO_MEMORY")

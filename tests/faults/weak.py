@@ -43,7 +43,11 @@ class Weak:
             for process in (self.relay, self.agent):
                 assert process.process.poll() is None, process.tail()
             return faults.hits(kind) >= count
-        wait_for(look, timeout, f"faults of {kind}")
+        try:
+            wait_for(look, timeout, f"faults of {kind}")
+        except AssertionError as missing:
+            tails = "\n".join(process.tail() for process in (self.relay, self.agent))
+            raise AssertionError(f"{missing}: {faults.hits(kind)} of {count}\n{tails}") from None
 
     def is_well(self):
         try:
