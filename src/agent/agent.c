@@ -299,7 +299,8 @@ struct cv_status cv_agent_new(struct cv_worker *worker, const struct cv_agent_op
                                .options = *options,
                                .config = options->accesses->config,
                                .ops = ops,
-                               .arg = arg};
+                               .arg = arg,
+                               .since_ms = cv_worker_now_ms(worker)};
     cv_timer_init(&agent->drain, on_drain_over, agent);
     cv_defer_init(&agent->reaping, on_reaping, agent);
     struct cv_status status = place_open(agent);

@@ -16,6 +16,7 @@
 
 struct cv_access;
 struct cv_agent;
+struct json_t;
 struct cv_log;
 struct cv_worker;
 
@@ -54,6 +55,10 @@ struct cv_agent_options {
 struct cv_status cv_agent_new(struct cv_worker *worker, const struct cv_agent_options *options,
                               const struct cv_agent_ops *ops, void *arg, struct cv_agent **agent,
                               struct cv_error *error);
+
+/* How it is, as `{"command":"status"}` is answered (docs/PROTOCOL.md); the caller's. It asks the
+ * relay for a sign of life, so that the next answer is fresh. NULL without memory. */
+struct json_t *cv_agent_status(struct cv_agent *agent);
 
 /* Takes no new streams, lets those under way end within shutdown.drain, closes the link; on_ended
  * follows. A second call does not wait any longer. */

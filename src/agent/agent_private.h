@@ -81,6 +81,8 @@ struct cv_agent {
     struct carry *carries; /* utlist DL */
     size_t carry_count;
     size_t held; /* streams of others, see cv_agent_hold */
+    uint64_t carried;  /* ever */
+    uint64_t since_ms; /* when it was made */
     struct cv_watch *watch;
     struct control *control; /* or NULL */
     struct cv_timer drain;   /* stopping takes too long */

@@ -153,6 +153,7 @@ void carry_start(struct cv_agent *agent, const struct cv_publication *publicatio
                           sizeof carry->correlation);
     DL_APPEND(agent->carries, carry);
     agent->carry_count++;
+    agent->carried++;
     cv_stream_set_ops(stream, &dialing_ops, carry);
     struct cv_error error = {0};
     struct cv_dial_options options = {

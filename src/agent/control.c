@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Happy path: control_new → on_question → say_status or do_reconnect → the answer's text.
+ * Happy path: control_new → on_question → cv_agent_status or do_reconnect → the answer's text.
  * Ways it fails: the socket cannot be made (the agent goes on without); what is asked is no JSON
  * object or no known command (an answer says so); no memory (the connection closes).
  */
@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "config/state_dir.h"
+#include "flow/quality.h"
 #include "net/desk.h"
 
 #include <limits.h>
@@ -22,15 +23,14 @@
 struct control {
     struct cv_agent *agent;
     struct cv_desk *desk;
-    uint64_t since_ms;
 };
 
 /* ---- values ---- */
 
 /* RFC 3339 in UTC, of a moment that is so long ago. */
-static json_t *moment(const struct control *control, uint64_t ago_ms)
+static json_t *moment(const struct cv_agent *agent, uint64_t ago_ms)
 {
-    time_t at = (time_t)(cv_worker_wall_seconds(control->agent->worker) - ago_ms / 1000);
+    time_t at = (time_t)(cv_worker_wall_seconds(agent->worker) - ago_ms / 1000);
     struct tm tm;
     char text[40];
     if (!gmtime_r(&at, &tm) || strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
@@ -59,19 +59,30 @@ static json_t *trouble(const struct cv_error *error)
                      words(error->detail), "suggestion", cv_status_suggestion(error->id));
 }
 
-static json_t *link_value(const struct control *control, const struct berth *berth)
+static json_t *quality_value(const struct cv_uplink_facts *f)
+{
+    const struct cv_quality *q = f->quality;
+    return json_pack("{s:s, s:o, s:f, s:f, s:o, s:f, s:f}", "grade", cv_quality_name(q->grade),
+                     "latency_ms", q->has_latency ? json_real(q->latency_ms) : json_null(),
+                     "jitter_ms", q->jitter_ms, "loss_percent", f->loss, "missed",
+                     number(q->missed), "in_per_second", q->in_per_s, "out_per_second",
+                     q->out_per_s);
+}
+
+static json_t *link_value(const struct berth *berth)
 {
     struct cv_uplink_facts f;
+    cv_uplink_look(berth->uplink);
     cv_uplink_describe(berth->uplink, &f);
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}",
-                     "relay", f.relay, "state", f.state, "since", moment(control, f.state_ms),
-                     "state_ms", number(f.state_ms), "rtt_ms",
-                     f.rtt_ms ? number(f.rtt_ms) : json_null(), "streams", number(f.streams),
-                     "bytes_in", number(f.bytes_in), "bytes_out", number(f.bytes_out), "resumes",
-                     number(f.resumes), "replayed_bytes", number(f.replayed_bytes), "attempts",
-                     number(f.attempts), "failures", number(f.failures), "next_try_ms",
-                     f.has_next_try ? number(f.next_try_ms) : json_null(), "retiring",
-                     f.is_retiring, "error", trouble(f.trouble));
+    return json_pack(
+        "{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "relay",
+        f.relay, "state", f.state, "since", moment(berth->agent, f.state_ms), "state_ms",
+        number(f.state_ms), "rtt_ms", f.rtt_ms ? number(f.rtt_ms) : json_null(), "quality",
+        quality_value(&f), "streams", number(f.streams), "bytes_in", number(f.bytes_in),
+        "bytes_out", number(f.bytes_out), "resumes", number(f.resumes), "replayed_bytes",
+        number(f.replayed_bytes), "attempts", number(f.attempts), "failures", number(f.failures),
+        "next_try_ms", f.has_next_try ? number(f.next_try_ms) : json_null(), "retiring",
+        f.is_retiring, "error", trouble(f.trouble));
 }
 
 /* A tunnel is what its best link makes of it. */
@@ -109,23 +120,22 @@ static json_t *port_value(const struct cv_agent *agent)
                      "connections", number(port.connections), "waiting", number(port.waiting));
 }
 
-static json_t *status_value(const struct control *control)
+json_t *cv_agent_status(struct cv_agent *agent)
 {
-    const struct cv_agent *agent = control->agent;
-    uint64_t age_ms = cv_worker_now_ms(agent->worker) - control->since_ms;
+    uint64_t age_ms = cv_worker_now_ms(agent->worker) - agent->since_ms;
     json_t *links = json_array(), *tunnels = json_array(), *ports = json_array();
     for (const struct berth *b = agent->berths; b; b = b->next)
         if (!b->is_over)
-            (void)json_array_append_new(links, link_value(control, b));
+            (void)json_array_append_new(links, link_value(b));
     for (size_t i = 0; i < agent->tunnel_count; i++)
         (void)json_array_append_new(tunnels, tunnel_value(agent, i));
     if (agent->ops->on_describe)
         (void)json_array_append_new(ports, port_value(agent));
-    return json_pack("{s:I, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o}", "pid", (json_int_t)getpid(),
-                     "version", CV_VERSION, "since", moment(control, age_ms), "age_ms",
-                     number(age_ms), "stopping", agent->is_stopping || agent->is_closing, "streams",
-                     number(agent->carry_count + agent->held), "links", links, "tunnels", tunnels,
-                     "forwards", ports);
+    return json_pack("{s:I, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o}", "pid",
+                     (json_int_t)getpid(), "version", CV_VERSION, "since", moment(agent, age_ms),
+                     "age_ms", number(age_ms), "stopping", agent->is_stopping || agent->is_closing,
+                     "streams", number(agent->carry_count + agent->held), "carried",
+                     number(agent->carried), "links", links, "tunnels", tunnels, "forwards", ports);
 }
 
 /* ---- commands ---- */
@@ -157,7 +167,7 @@ static json_t *answer_to(const struct control *control, const json_t *question)
 {
     const char *command = json_string_value(json_object_get(question, "command"));
     if (command && strcmp(command, "status") == 0)
-        return status_value(control);
+        return cv_agent_status(control->agent);
     if (command && strcmp(command, "reconnect") == 0)
         return do_reconnect(control, question);
     return failure("known commands: status, reconnect");
@@ -190,7 +200,7 @@ struct cv_status control_new(struct cv_agent *agent, const char *state_dir, stru
     *out = NULL;
     if (!control)
         return cv_fail(error, CV_NO_MEMORY, "no memory for the control socket");
-    *control = (struct control){.agent = agent, .since_ms = cv_worker_now_ms(agent->worker)};
+    *control = (struct control){.agent = agent};
     (void)snprintf(name, sizeof name, "run/%ld.sock", (long)getpid());
     struct cv_status status = cv_state_dir_path(state_dir, "run", path, sizeof path, error);
     if (cv_is_ok(status))

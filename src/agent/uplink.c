@@ -330,6 +330,7 @@ void uplink_on_detached(void *arg, struct cv_status why, const struct cv_error *
     if (!is_state(u, UP))
         return;
     cv_fsm_set(&u->fsm, DETACHED);
+    cv_quality_missed(&u->quality, now_ms);
     cv_backoff_init(&u->resumption, initial_ms < RESUME_CAP_MS ? initial_ms : RESUME_CAP_MS,
                     RESUME_CAP_MS, now_ms);
     u->lost_ms = now_ms;
@@ -456,6 +457,7 @@ static const struct cv_link_ops link_ops = {
     .on_reply = on_reply,
     .on_stream = on_stream,
     .on_control = on_control,
+    .on_pong = uplink_on_pong,
     .on_detached = uplink_on_detached,
     .on_closed = on_link_closed,
 };

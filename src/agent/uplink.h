@@ -31,6 +31,7 @@ struct cv_access;
 struct cv_link;
 struct cv_link_control;
 struct cv_log;
+struct cv_quality;
 struct cv_stream;
 struct cv_uplink;
 struct cv_worker;
@@ -106,11 +107,16 @@ struct cv_uplink_facts {
     uint64_t next_try_ms; /* from now; when has_next_try */
     uint64_t replayed_bytes, bytes_in, bytes_out;
     size_t streams;
-    uint32_t rtt_ms; /* 0: unknown */
+    uint32_t rtt_ms;                  /* 0: unknown */
+    const struct cv_quality *quality; /* flow/quality.h */
+    double loss;                      /* percent, as quality has it now */
     bool has_next_try;
     bool is_retiring;
     const struct cv_error *trouble; /* why there is no connection, as the last try found; or NULL */
 };
+/* Somebody looks: asks for a sign of life unless there was one of late, so that the facts of the
+ * next call are fresh; rates are between two calls of this. */
+void cv_uplink_look(struct cv_uplink *uplink);
 void cv_uplink_describe(const struct cv_uplink *uplink, struct cv_uplink_facts *facts);
 
 /* Says goodbye on every layer; on_ended follows. Idempotent. */

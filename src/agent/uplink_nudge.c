@@ -11,6 +11,7 @@
 enum {
     HURRY_AFTER_MS = 200, /* a try that is older does not survive a change of the network */
     HURRY_EVERY_MS = 1000,
+    LOOK_BEAT_MS = 2000,     /* who looks gets signs of life that are not older, from the next on */
     REFUSED_REST_MS = 10000, /* an uplink that rests wakes no sooner where it was told to wait */
 };
 
@@ -95,6 +96,36 @@ bool cv_uplink_reconnect(struct cv_uplink *u)
     return true;
 }
 
+/* Before what was sent again is forgotten with the link, and whenever there is something to say. */
+static void judge_bytes(struct cv_uplink *u)
+{
+    uint64_t out = cv_link_bytes_out(u->link), replayed = cv_link_replayed_bytes(u->link);
+    bool is_same = out >= u->judged_out && replayed >= u->judged_replayed;
+    cv_quality_resent(&u->quality, out - (is_same ? u->judged_out : 0),
+                      replayed - (is_same ? u->judged_replayed : 0));
+    u->judged_out = out;
+    u->judged_replayed = replayed;
+}
+
+void uplink_on_pong(void *arg, uint32_t rtt_ms)
+{
+    struct cv_uplink *u = arg;
+    if (u->link)
+        judge_bytes(u);
+    cv_quality_answered(&u->quality, cv_worker_now_ms(u->worker), rtt_ms);
+    u->beat_ms = cv_worker_now_ms(u->worker);
+}
+
+void cv_uplink_look(struct cv_uplink *u)
+{
+    uint64_t now_ms = cv_worker_now_ms(u->worker);
+    if (!u->link)
+        return;
+    cv_quality_moved(&u->quality, now_ms, cv_link_bytes_in(u->link), cv_link_bytes_out(u->link));
+    if (is_state(u, UP) && now_ms - u->beat_ms >= LOOK_BEAT_MS)
+        cv_link_probe(u->link);
+}
+
 void cv_uplink_describe(const struct cv_uplink *u, struct cv_uplink_facts *facts)
 {
     uint64_t now_ms = cv_worker_now_ms(u->worker);
@@ -109,6 +140,8 @@ void cv_uplink_describe(const struct cv_uplink *u, struct cv_uplink_facts *facts
         .resumes = u->resumes,
         .replayed_bytes = u->replayed_bytes,
         .is_retiring = u->is_retiring,
+        .quality = &u->quality,
+        .loss = cv_quality_loss(&u->quality, now_ms),
         .trouble = u->trouble.id == CV_OK ? NULL : &u->trouble,
     };
     if (is_waiting && cv_timer_is_running(&u->timer)) {

@@ -10,6 +10,7 @@
 #include "agent/uplink.h"
 #include "base/fsm.h"
 #include "flow/backoff.h"
+#include "flow/quality.h"
 #include "net/addr.h"
 #include "net/worker.h"
 #include "proto/link/resume.h"
@@ -55,6 +56,10 @@ struct cv_uplink {
     enum cv_status_id told;    /* the reason that was logged last for a try that failed */
     struct cv_error trouble;   /* why there is no connection; CV_OK while there is one */
     struct cv_addr relay_addr; /* where the relay was reached last; len 0: never */
+    struct cv_quality quality;
+    uint64_t beat_ms;         /* when a ping was answered last */
+    uint64_t judged_out;      /* bytes that the link had sent … */
+    uint64_t judged_replayed; /* … and sent again, when that was told to `quality` */
     uint64_t hurried_ms;
     bool must_wait; /* the delay was asked for, or is a refused token's */
     bool was_up;
@@ -72,6 +77,9 @@ static inline bool is_state(const struct cv_uplink *u, enum state state)
 
 /* The link has lost its connection: on_detached of its cv_link_ops. */
 void uplink_on_detached(void *arg, struct cv_status why, const struct cv_error *error);
+
+/* A ping was answered: on_pong of its cv_link_ops. */
+void uplink_on_pong(void *arg, uint32_t rtt_ms);
 
 /* Gives up the try under way, if there is one, and begins the next in `delay_ms`: to take the link
  * up again where there is one, else for a fresh one. In any state but idle, handshake, up and those

@@ -66,8 +66,17 @@ static void print_link(const json_t *link)
     cv_agents_print_text(text_of(link, "state"), stdout);
     (void)printf(" for ");
     print_duration(number_of(link, "state_ms"));
-    if (json_is_integer(json_object_get(link, "rtt_ms")))
+    const json_t *quality = json_object_get(link, "quality");
+    if (strcmp(text_of(quality, "grade"), "unknown") != 0 && text_of(quality, "grade")[0]) {
+        (void)printf(", ");
+        cv_agents_print_text(text_of(quality, "grade"), stdout);
+        (void)printf(" (%.0f ms, jitter %.0f ms, loss %.1f %%)",
+                     json_number_value(json_object_get(quality, "latency_ms")),
+                     json_number_value(json_object_get(quality, "jitter_ms")),
+                     json_number_value(json_object_get(quality, "loss_percent")));
+    } else if (json_is_integer(json_object_get(link, "rtt_ms"))) {
         (void)printf(", round trip %llu ms", number_of(link, "rtt_ms"));
+    }
     if (number_of(link, "streams"))
         (void)printf(", streams %llu", number_of(link, "streams"));
     if (number_of(link, "resumes"))

@@ -82,6 +82,8 @@ struct cv_link_ops {
                       struct cv_slice host, uint32_t port);
     /* A control message other than ack. */
     void (*on_control)(void *arg, const struct cv_link_control *control);
+    /* A ping was answered, after so long. May be NULL. */
+    void (*on_pong)(void *arg, uint32_t rtt_ms);
     /* The socket is lost; the link waits for another one. NULL: such a link ends instead. */
     void (*on_detached)(void *arg, struct cv_status why, const struct cv_error *error);
     /* The link is gone; all its streams have had on_closed. Exactly once, the last callback; the

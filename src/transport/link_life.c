@@ -191,6 +191,8 @@ void link_on_pong(struct cv_link *link)
     link->ping_rtt_ms =
         link->ping_rtt_ms ? (link->ping_rtt_ms * 7 + rtt_ms + 4) / 8 : rtt_ms + !rtt_ms;
     link->ping_sent_ms = 0;
+    if (link->ops->on_pong)
+        link->ops->on_pong(link->arg, rtt_ms);
 }
 
 void link_on_sent(struct cv_link *link)
