@@ -39,8 +39,8 @@
       "Of them, so many at once; 0: a minute's worth.", "50")                                      \
     X(links, "links", INT, "3", CV_RANGE(1, 10000), NULL, 0, "Links at once of one user.", "10")   \
     X(bandwidth, "bandwidth", SIZE, "0", CV_RANGE(0, 1024 * CV_GIB), NULL, 0,                      \
-      "Bytes a second that one user's services may answer, beyond `ssh.window` in each answer; 0 "   \
-      "has no limit.", "1MiB")
+      "Bytes a second of one user's requests and answers together, beyond `ssh.window` in each "    \
+      "answer; 0 has no limit. Over it less is read of what is sent, nothing is refused.", "1MiB")
 #define CV_RELAY_SETTINGS(X)                                                                       \
     X(listen, "listen", LIST_HOSTPORT, "127.0.0.1:8080", CV_ANY, NULL, 0,                          \
       "Addresses to accept agents and consumers on. PORT and HOST in the environment make one "    \

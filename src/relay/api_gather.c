@@ -15,6 +15,7 @@ void api_gather_unref(struct gather *gather)
 
 void api_forget(struct cv_consumer *c)
 {
+    api_revocations_forget(c);
     if (!c->x.gather)
         return;
     c->x.gather->consumer = NULL;

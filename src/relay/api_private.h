@@ -54,6 +54,9 @@ void api_revocations_get(struct cv_consumer *c, const json_t *body);
 void api_revocations_post(struct cv_consumer *c, const json_t *body);
 void api_revocations_delete(struct cv_consumer *c, const json_t *body);
 
+/* The request has ended while its answer waited for the disk. */
+void api_revocations_forget(struct cv_consumer *c);
+
 /* Who asks, and that it was done, for the audit log. */
 void api_audit(const struct cv_consumer *c, const char *action, const char *subject);
 

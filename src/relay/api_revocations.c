@@ -1,6 +1,16 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Tokens revoked over the management API: in force at once, answered when the disk has it. Happy
+ * path: the call → cv_revocations_add → cv_relay_apply_revocations → save → on_save in a thread of
+ * the pool → on_saved: the answer. Ways it fails: the request is wrong; there is no room; the file
+ * cannot be written (told, and what was revoked stays so); the consumer has gone (nobody is told).
+ */
+#include "net/task.h"
 #include "relay/api_private.h"
 #include "relay/revocation.h"
+
+#include <stdio.h>
+#include <stdlib.h>
 
 enum { REASON_MAX = 200 };
 
@@ -55,6 +65,74 @@ static const char *read_request(const json_t *body, int64_t now_s,
     return NULL;
 }
 
+/* ---- saving, away from the loop ---- */
+
+/* What was changed holds already; the answer waits until it will in a restart, too. */
+struct saving {
+    struct cv_consumer *consumer; /* NULL: gone */
+    struct cv_revocations *revocations;
+    struct cv_status status;
+    struct cv_error error;
+    char id[CV_REVOCATION_ID_LEN + 1]; /* "": one was taken back */
+};
+
+static void answer_saved(struct cv_consumer *c, const struct saving *saving)
+{
+    char text[sizeof saving->error.detail + 64];
+    c->x.saving = NULL;
+    if (!cv_is_ok(saving->status)) {
+        (void)snprintf(text, sizeof text, "it holds until the relay ends, but is not saved: %s",
+                       saving->error.detail);
+        problem_answer(c, saving->status.id, CV_HOP_RELAY, text, true);
+    } else if (saving->id[0]) {
+        api_answer(c, 201, json_pack("{s:s}", "id", saving->id));
+    } else {
+        problem_simple(c, 204, NULL, NULL, NULL);
+    }
+}
+
+static void on_save(void *arg)
+{
+    struct saving *saving = arg;
+    saving->status = cv_revocations_save(saving->revocations, &saving->error);
+}
+
+static void on_saved(void *arg)
+{
+    struct saving *saving = arg;
+    if (saving->consumer)
+        answer_saved(saving->consumer, saving);
+    free(saving);
+}
+
+void api_revocations_forget(struct cv_consumer *c)
+{
+    if (c->x.saving)
+        c->x.saving->consumer = NULL;
+    c->x.saving = NULL;
+}
+
+static void save(struct cv_consumer *c, const char *id)
+{
+    struct saving *saving = calloc(1, sizeof *saving);
+    struct cv_status status = cv_status(CV_NO_MEMORY);
+    if (saving) {
+        saving->consumer = c;
+        saving->revocations = c->worker->relay->revocations;
+        (void)cv_slice_to_str(cv_slice_str(id), saving->id, sizeof saving->id);
+        status = cv_task_start(c->worker->worker, on_save, on_saved, saving);
+    }
+    if (cv_is_ok(status)) {
+        c->x.saving = saving;
+        return;
+    }
+    free(saving);
+    problem_answer(c, status.id, CV_HOP_RELAY, "it holds until the relay ends, but is not saved",
+                   true);
+}
+
+/* ---- changing ---- */
+
 void api_revocations_post(struct cv_consumer *c, const json_t *body)
 {
     struct cv_relay *relay = c->worker->relay;
@@ -74,21 +152,16 @@ void api_revocations_post(struct cv_consumer *c, const json_t *body)
     }
     api_audit(c, "revoke", request.jti ? request.jti : request.subject);
     cv_relay_apply_revocations(relay);
-    api_answer(c, 201, json_pack("{s:s}", "id", id));
+    save(c, id);
 }
 
 void api_revocations_delete(struct cv_consumer *c, const json_t *body)
 {
-    struct cv_error error = {0};
     (void)body;
-    struct cv_status status =
-        cv_revocations_remove(c->worker->relay->revocations, c->x.api_arg, &error);
-    if (!cv_is_ok(status)) {
-        problem_answer(c, status.id, CV_HOP_RELAY,
-                       status.id == CV_NOT_FOUND ? "no revocation has this id" : error.detail,
-                       true);
+    if (!cv_is_ok(cv_revocations_remove(c->worker->relay->revocations, c->x.api_arg))) {
+        problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, "no revocation has this id", true);
         return;
     }
     api_audit(c, "revocation_taken_back", c->x.api_arg);
-    problem_simple(c, 204, NULL, NULL, NULL);
+    save(c, "");
 }

@@ -15,6 +15,7 @@
 #include "relay/limits.h"
 #include "relay/session_private.h"
 #include "relay/takeover.h"
+#include "telemetry/audit.h"
 #include "telemetry/log.h"
 
 #include <stdio.h>
@@ -29,8 +30,11 @@ enum {
 
 struct bridge {
     struct cv_relay_worker *worker;
-    struct cv_stream *stream;     /* towards the user's client */
-    struct cv_upstream *upstream; /* towards the service */
+    struct cv_identity *identity; /* who has asked; a reference */
+    char tunnel[CV_TUNNEL_NAME_MAX + 1];
+    uint64_t since_ms, bytes_in, bytes_out; /* to and from the service */
+    struct cv_stream *stream;               /* towards the user's client */
+    struct cv_upstream *upstream;           /* towards the service */
     struct cv_buf to_stream, to_upstream;
     bool is_accepted, is_stream_eof, is_upstream_eof;
 };
@@ -52,8 +56,25 @@ static void refuse(struct cv_stream *stream, struct cv_status why)
     cv_stream_refuse(stream, CV_SSH_OPEN_CONNECT_FAILED, text);
 }
 
+static void audit_open(const struct bridge *bridge)
+{
+    cv_audit(bridge->worker->record, STREAM_OPEN, CV_F_STR("userId", bridge->identity->subject),
+             CV_F_STR("tunnel", bridge->tunnel));
+}
+
+static void audit_close(const struct bridge *bridge, struct cv_status why)
+{
+    cv_audit(bridge->worker->record, STREAM_CLOSE, CV_F_STR("userId", bridge->identity->subject),
+             CV_F_STR("tunnel", bridge->tunnel), CV_F_STR("reason", cv_status_name(why.id)),
+             CV_F_UINT("bytesIn", bridge->bytes_in), CV_F_UINT("bytesOut", bridge->bytes_out),
+             CV_F_UINT("durationMs", cv_worker_now_ms(bridge->worker->worker) - bridge->since_ms));
+}
+
 static void bridge_free(struct bridge *bridge, struct cv_status why)
 {
+    if (bridge->is_accepted)
+        audit_close(bridge, why);
+    cv_identity_unref(&bridge->identity);
     if (bridge->stream && !bridge->is_accepted)
         refuse(bridge->stream, why);
     else if (bridge->stream)
@@ -90,6 +111,7 @@ static void send_to_upstream(struct bridge *bridge)
     struct cv_slice rest = cv_buf_slice(&bridge->to_upstream);
     size_t sent = rest.len ? cv_upstream_write(bridge->upstream, rest) : 0;
     cv_buf_consume(&bridge->to_upstream, sent);
+    bridge->bytes_in += sent;
     if (bridge->stream)
         cv_stream_consumed(bridge->stream, sent);
     if (cv_buf_len(&bridge->to_upstream))
@@ -142,6 +164,7 @@ static void on_up_open(void *arg, bool is_reused)
     struct bridge *bridge = arg;
     (void)is_reused;
     bridge->is_accepted = true;
+    audit_open(bridge);
     cv_stream_accept(bridge->stream, &stream_ops, bridge);
 }
 
@@ -155,6 +178,7 @@ static void on_up_failed(void *arg, struct cv_status why)
 static void on_up_data(void *arg, struct cv_slice data)
 {
     struct bridge *bridge = arg;
+    bridge->bytes_out += data.len;
     if (!cv_is_ok(cv_buf_append_slice(&bridge->to_stream, data)))
         bridge_free(bridge, cv_status(CV_NO_MEMORY));
     else
@@ -201,6 +225,9 @@ static void open_tcp(struct cv_session *session, struct cv_stream *stream,
         return;
     }
     bridge->worker = session->worker;
+    bridge->identity = cv_identity_ref(session->identity);
+    bridge->since_ms = cv_worker_now_ms(session->worker->worker);
+    (void)cv_slice_to_str(cv_slice_str(route->spec->name), bridge->tunnel, sizeof bridge->tunnel);
     bridge->stream = stream;
     (void)atomic_fetch_add_explicit(&bridge->worker->busy, 1, memory_order_relaxed);
     cv_buf_init(&bridge->to_stream, BRIDGE_HELD_MAX);

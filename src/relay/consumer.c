@@ -83,6 +83,8 @@ void consumer_arm(struct cv_consumer *c)
             due = c->x.total_due_ms;
         if (c->x.throttled_until_ms > now_ms && c->x.throttled_until_ms < due)
             due = c->x.throttled_until_ms;
+        if (c->x.upload_until_ms && c->x.upload_until_ms < due)
+            due = c->x.upload_until_ms;
     } else if (c->state.state == CONSUMER_WAITING && now_ms + 20 < due) {
         due = now_ms + 20;
     } else if (c->state.state == CONSUMER_HELD) {

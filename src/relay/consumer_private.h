@@ -67,6 +67,7 @@ struct exchange {
     uint64_t total_paused_ms;   /* … and total_due_ms */
     const struct api_call *api; /* of the management API; NULL: none */
     struct gather *gather;      /* of api_state.c, under way; NULL: none */
+    struct saving *saving;      /* of api_revocations.c */
     char api_arg[136];          /* the last segment of its path, where that varies */
     bool is_api;                /* its body is the API's */
     bool is_wrong_method;
@@ -81,6 +82,7 @@ struct exchange {
     unsigned retry_after_s; /* of a refusal; 0: as the error has it */
     struct cv_breaker_ticket ticket;
     uint64_t throttled_until_ms; /* by the bandwidth of its tier; 0: it is not */
+    uint64_t upload_until_ms;    /* the same for what the consumer sends */
     bool has_bandwidth;          /* the tier has such a limit */
     enum cv_priority priority;
     uint64_t asked_ms;      /* Culvert-Timeout, within timers.asked_max; 0: not asked */
@@ -314,6 +316,8 @@ void exchange_tunnel_eof(struct cv_consumer *c);
 void exchange_on_writable(struct cv_consumer *c);
 /* The service may send more, as far as the consumer has read and the tier grants. */
 void exchange_give_back(struct cv_consumer *c);
+/* The tier's bandwidth allows more of the request. */
+void exchange_go_on_upload(struct cv_consumer *c);
 /* Lets go of everything; the upstream's stream is closed. */
 void exchange_cancel(struct cv_consumer *c);
 /* The exchange cannot go on: an error answer, or the mark of a truncated one. */

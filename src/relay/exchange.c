@@ -159,13 +159,34 @@ static void send_request(struct cv_consumer *c)
         cv_buf_consume(&x->request, x->request_sent);
         x->request_sent = 0;
     }
-    bool is_full = cv_buf_len(&x->request) - x->request_sent >= CONSUMER_BODY_MAX / 2;
+    bool is_full = cv_buf_len(&x->request) - x->request_sent >= CONSUMER_BODY_MAX / 2 ||
+                   consumer_now_ms(c) < x->upload_until_ms;
     if (c->is_blocked && !is_full) {
         c->is_blocked = false;
         consumer_process(c);
     } else {
         c->is_blocked = is_full;
     }
+}
+
+/* `len` bytes have come for the service: beyond the tier's bandwidth no more are read for a while.
+ */
+static void charge_upload(struct cv_consumer *c, size_t len)
+{
+    struct exchange *x = &c->x;
+    uint64_t now_ms = consumer_now_ms(c);
+    if (!x->has_bandwidth)
+        return;
+    uint64_t wait_ms = cv_limits_charge_bytes(c->worker->relay->limits, x->identity, len, now_ms);
+    x->upload_until_ms = wait_ms ? now_ms + wait_ms : 0;
+    if (wait_ms)
+        consumer_arm(c);
+}
+
+void exchange_go_on_upload(struct cv_consumer *c)
+{
+    c->x.upload_until_ms = 0;
+    send_request(c);
 }
 
 /* Past CONSUMER_REPLAY_MAX a request cannot be repeated any more. */
@@ -187,6 +208,7 @@ void exchange_body(struct cv_consumer *c, struct cv_slice data)
     }
     uint64_t max = c->worker->relay->config->limits_body_bytes;
     x->body_received += data.len;
+    charge_upload(c, data.len);
     if (max && x->body_received > max) {
         exchange_fail(c, CV_BODY_TOO_LARGE, CV_HOP_CONSUMER, NULL);
         return;
@@ -542,6 +564,7 @@ void exchange_begin(struct cv_consumer *c)
 void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data)
 {
     struct exchange *x = &c->x;
+    charge_upload(c, data.len);
     if (!cv_is_ok(cv_buf_append_slice(&x->request, data)))
         exchange_fail(c, CV_NO_MEMORY, CV_HOP_RELAY, NULL);
     else

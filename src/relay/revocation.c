@@ -25,6 +25,7 @@ struct revocation {
     char by[CV_IDENTITY_MAX_TEXT + 1];
     char reason[REASON_MAX + 1];
     int64_t issued_before_s, expires_s, created_s;
+    uint64_t change; /* that brought it; 0: it is from the file */
     UT_hash_handle hh;
 };
 
@@ -32,6 +33,9 @@ struct cv_revocations {
     pthread_rwlock_t lock;
     struct revocation *entries;
     atomic_size_t count;
+    uint64_t changes;          /* since the start … */
+    uint64_t saved;            /* … of which so many are in the file */
+    pthread_mutex_t save_lock; /* one writer of the file at a time; taken before `lock` */
     char *path;
     /* Of the file as it was read or written last: each write makes a new one. */
     struct timespec file_time;
@@ -177,6 +181,26 @@ static struct cv_status parse(struct cv_slice text, struct revocation **entries)
     return status;
 }
 
+/* What is not in the file yet stays. With the lock held for writing. */
+static void keep_unsaved(struct cv_revocations *r, struct revocation **entries)
+{
+    struct revocation *entry, *next, *same;
+    HASH_ITER(hh, r->entries, entry, next)
+    {
+        if (entry->change <= r->saved)
+            continue;
+        HASH_DEL(r->entries, entry);
+        HASH_FIND_STR(*entries, entry->key, same);
+        if (same) {
+            if (same->issued_before_s > entry->issued_before_s)
+                entry->issued_before_s = same->issued_before_s;
+            HASH_DEL(*entries, same);
+            free(same);
+        }
+        (void)insert(entries, entry); /* without memory it is lost, as it would be in a restart */
+    }
+}
+
 /* The file's entries instead of what there is. No file: none. */
 static struct cv_status read_file(struct cv_revocations *r, struct cv_error *error)
 {
@@ -199,6 +223,7 @@ static struct cv_status read_file(struct cv_revocations *r, struct cv_error *err
     if (is_there && !cv_is_ok(status))
         return status;
     (void)pthread_rwlock_wrlock(&r->lock);
+    keep_unsaved(r, &entries);
     struct revocation *old = r->entries;
     r->entries = entries;
     remember_count(r);
@@ -208,19 +233,27 @@ static struct cv_status read_file(struct cv_revocations *r, struct cv_error *err
     return cv_ok();
 }
 
-/* With the lock held for writing. */
 static struct cv_status write_file(struct cv_revocations *r, struct cv_error *error)
 {
+    (void)pthread_rwlock_rdlock(&r->lock);
     json_t *list = list_json(r);
+    uint64_t changes = r->changes;
+    (void)pthread_rwlock_unlock(&r->lock);
     char *text = list ? cv_json_text(list) : NULL;
     json_decref(list);
     if (!text)
         return cv_fail(error, CV_NO_MEMORY, "no memory to save the revocations");
     struct cv_status status = cv_file_replace(r->path, cv_slice_str(text), 0600, error);
-    struct stat st;
-    if (cv_is_ok(status) && stat(r->path, &st) == 0)
-        note_file(r, &st);
     free(text);
+    struct stat st;
+    if (!cv_is_ok(status))
+        return status;
+    bool is_there = stat(r->path, &st) == 0;
+    (void)pthread_rwlock_wrlock(&r->lock);
+    r->saved = changes;
+    if (is_there)
+        note_file(r, &st);
+    (void)pthread_rwlock_unlock(&r->lock);
     return status;
 }
 
@@ -240,6 +273,7 @@ struct cv_status cv_revocations_new(const char *path, int64_t now_s, struct cv_r
         free(r);
         return status;
     }
+    (void)pthread_mutex_init(&r->save_lock, NULL); /* has no way to fail on Linux */
     struct cv_status status = read_file(r, error);
     if (!cv_is_ok(status)) {
         cv_revocations_free(&r);
@@ -258,6 +292,7 @@ void cv_revocations_free(struct cv_revocations **revocations)
         return;
     free_all(&r->entries);
     (void)pthread_rwlock_destroy(&r->lock);
+    (void)pthread_mutex_destroy(&r->save_lock);
     free(r->path);
     free(r);
 }
@@ -309,10 +344,10 @@ static struct revocation *make_entry(const struct cv_revocation_request *request
     return entry;
 }
 
-/* Puts `entry` in the place of `old` (NULL: beside the others) and saves; on failure all is as it
- * was, and the entry is gone. */
+/* Puts `entry` in the place of `old` (NULL: beside the others); without memory all is as it was,
+ * and the entry is gone. */
 static struct cv_status swap(struct cv_revocations *r, struct revocation *old,
-                             struct revocation *entry, struct cv_error *error)
+                             struct revocation *entry)
 {
     if (old)
         HASH_DEL(r->entries, old);
@@ -321,15 +356,9 @@ static struct cv_status swap(struct cv_revocations *r, struct revocation *old,
             (void)insert(&r->entries, old);
         return cv_status(CV_NO_MEMORY);
     }
-    struct cv_status status = write_file(r, error);
-    if (!cv_is_ok(status)) {
-        HASH_DEL(r->entries, entry);
-        if (old)
-            (void)insert(&r->entries, old);
-        old = entry;
-    }
+    entry->change = ++r->changes;
     free(old);
-    return status;
+    return cv_ok();
 }
 
 struct cv_status cv_revocations_add(struct cv_revocations *r,
@@ -341,7 +370,6 @@ struct cv_status cv_revocations_add(struct cv_revocations *r,
         return cv_status(CV_NO_MEMORY);
     memcpy(id, entry->id, CV_REVOCATION_ID_LEN + 1);
     struct cv_status status;
-    (void)cv_revocations_refresh(r, now_s, NULL); /* what another process has put there stays */
     (void)pthread_rwlock_wrlock(&r->lock);
     struct revocation *old = find(r, entry->key[0], entry->key + 1);
     if (old && old->issued_before_s > entry->issued_before_s)
@@ -351,44 +379,61 @@ struct cv_status cv_revocations_add(struct cv_revocations *r,
         status =
             cv_fail(error, CV_NO_RESOURCES, "%d revocations are there already", CV_REVOCATIONS_MAX);
     } else {
-        status = swap(r, old, entry, error);
+        status = swap(r, old, entry);
     }
     remember_count(r);
     (void)pthread_rwlock_unlock(&r->lock);
     return status;
 }
 
-struct cv_status cv_revocations_remove(struct cv_revocations *r, const char *id,
-                                       struct cv_error *error)
+struct cv_status cv_revocations_remove(struct cv_revocations *r, const char *id)
 {
     struct revocation *entry;
-    struct cv_status status = cv_status(CV_NOT_FOUND);
     (void)pthread_rwlock_wrlock(&r->lock);
     for (entry = r->entries; entry && strcmp(entry->id, id) != 0;)
         entry = entry->hh.next;
     if (entry) {
         HASH_DEL(r->entries, entry);
-        status = write_file(r, error);
-        if (cv_is_ok(status))
-            free(entry);
-        else
-            (void)insert(&r->entries, entry);
+        free(entry);
+        r->changes++;
     }
     remember_count(r);
     (void)pthread_rwlock_unlock(&r->lock);
+    return cv_status(entry ? CV_OK : CV_NOT_FOUND);
+}
+
+/* Somebody else has written the file since. */
+static bool is_file_changed(struct cv_revocations *r, struct stat *st)
+{
+    if (stat(r->path, st) != 0)
+        *st = (struct stat){0};
+    (void)pthread_rwlock_rdlock(&r->lock);
+    bool is_changed = st->st_ino != r->file_number || st->st_mtim.tv_sec != r->file_time.tv_sec ||
+                      st->st_mtim.tv_nsec != r->file_time.tv_nsec;
+    (void)pthread_rwlock_unlock(&r->lock);
+    return is_changed;
+}
+
+struct cv_status cv_revocations_save(struct cv_revocations *r, struct cv_error *error)
+{
+    struct stat st;
+    (void)pthread_mutex_lock(&r->save_lock);
+    if (is_file_changed(r, &st) && st.st_ino)
+        (void)read_file(r, NULL); /* what another process has put there stays */
+    struct cv_status status = write_file(r, error);
+    (void)pthread_mutex_unlock(&r->save_lock);
     return status;
 }
 
 bool cv_revocations_refresh(struct cv_revocations *r, int64_t now_s, struct cv_error *error)
 {
     struct stat st;
-    if (stat(r->path, &st) != 0)
-        st = (struct stat){0};
-    (void)pthread_rwlock_rdlock(&r->lock);
-    bool is_changed = st.st_ino != r->file_number || st.st_mtim.tv_sec != r->file_time.tv_sec ||
-                      st.st_mtim.tv_nsec != r->file_time.tv_nsec;
-    (void)pthread_rwlock_unlock(&r->lock);
-    bool is_new = is_changed && st.st_ino && cv_is_ok(read_file(r, error));
+    bool is_new = false;
+    /* Who saves reads it as well: it is not waited for. */
+    if (pthread_mutex_trylock(&r->save_lock) == 0) {
+        is_new = is_file_changed(r, &st) && st.st_ino && cv_is_ok(read_file(r, error));
+        (void)pthread_mutex_unlock(&r->save_lock);
+    }
     struct revocation *entry, *next;
     (void)pthread_rwlock_wrlock(&r->lock);
     HASH_ITER(hh, r->entries, entry, next)

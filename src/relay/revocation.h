@@ -6,7 +6,8 @@
  *
  * One for the relay, shared by its workers: looked at once per request, where a single atomic load
  * says that there is none; changed rarely. At most CV_REVOCATIONS_MAX entries. Owns its entries and
- * its path. Any thread; adding and removing write the file and wait for the disk.
+ * its path. Any thread. Adding and removing take effect at once, in memory; saving waits for the
+ * disk, and nobody who looks waits for that.
  */
 #ifndef CV_RELAY_REVOCATION_H
 #define CV_RELAY_REVOCATION_H
@@ -39,16 +40,19 @@ struct cv_revocation_request {
     const char *reason; /* or NULL */
 };
 
-/* Adds one and gives its id; it holds when this returns CV_OK, and after a restart. The same jti,
- * or a subject with an earlier moment, is replaced. CV_NO_RESOURCES at the cap, CV_NO_MEMORY,
- * CV_IO: nothing has changed then. */
+/* Adds one and gives its id; it holds when this returns CV_OK, and after a restart once it is
+ * saved. The same jti, or a subject with an earlier moment, is replaced. CV_NO_RESOURCES at the
+ * cap, CV_NO_MEMORY: nothing has changed then. */
 struct cv_status cv_revocations_add(struct cv_revocations *revocations,
                                     const struct cv_revocation_request *request, int64_t now_s,
                                     char id[CV_REVOCATION_ID_LEN + 1], struct cv_error *error);
 
-/* CV_NOT_FOUND; otherwise as above. */
-struct cv_status cv_revocations_remove(struct cv_revocations *revocations, const char *id,
-                                       struct cv_error *error);
+/* Takes one back. CV_NOT_FOUND. */
+struct cv_status cv_revocations_remove(struct cv_revocations *revocations, const char *id);
+
+/* Writes what there is to the file, beside what another process has put there meanwhile. CV_IO,
+ * CV_NO_MEMORY: what was added goes on to hold in this process, and is written with the next. */
+struct cv_status cv_revocations_save(struct cv_revocations *revocations, struct cv_error *error);
 
 /* An array of all, the oldest first; NULL without memory. The caller's. */
 json_t *cv_revocations_list(struct cv_revocations *revocations);

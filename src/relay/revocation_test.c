@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { NOW = 1000000 };
@@ -56,6 +57,7 @@ static void add(struct cv_revocations *r, const struct cv_revocation_request *re
 {
     char unused[CV_REVOCATION_ID_LEN + 1];
     assert_ok(cv_revocations_add(r, request, NOW, id ? id : unused, NULL));
+    assert_ok(cv_revocations_save(r, NULL));
 }
 
 static void a_jti_covers_one_token(void **state)
@@ -97,9 +99,9 @@ static void it_is_kept(void **state)
     json_t *list = cv_revocations_list(b->revocations);
     assert_string_equal(json_string_value(json_object_get(json_array_get(list, 0), "id")), id);
     json_decref(list);
-    assert_ok(cv_revocations_remove(b->revocations, id, NULL));
+    assert_ok(cv_revocations_remove(b->revocations, id));
     assert_false(covers(b->revocations, "alice", "o\"ne", 5));
-    assert_status(cv_revocations_remove(b->revocations, id, NULL), CV_NOT_FOUND);
+    assert_status(cv_revocations_remove(b->revocations, id), CV_NOT_FOUND);
 }
 
 static void it_ends_with_its_time(void **state)
@@ -154,18 +156,46 @@ static void what_cannot_be_understood_is_no_empty_list(void **state)
     }
 }
 
-static void a_failed_save_changes_nothing(void **state)
+static void what_cannot_be_saved_holds_nevertheless(void **state)
 {
     struct bench *b = *state;
-    struct cv_revocations *r;
-    char id[CV_REVOCATION_ID_LEN + 1];
-    assert_ok(cv_revocations_new("/nowhere/at/all", NOW, &r, NULL));
+    char id[CV_REVOCATION_ID_LEN + 1], moved[sizeof b->path + 8];
     struct cv_revocation_request request = {.jti = "one", .by = "root"};
-    assert_status(cv_revocations_add(r, &request, NOW, id, NULL), CV_IO);
-    assert_false(covers(r, "alice", "one", 5));
-    assert_int_equal(cv_revocations_count(r), 0);
-    cv_revocations_free(&r);
-    assert_non_null(b);
+    /* A folder in the place of the file. */
+    assert_int_equal(mkdir(b->path, 0700), 0);
+    (void)snprintf(moved, sizeof moved, "%s/x", b->path);
+    assert_int_equal(mkdir(moved, 0700), 0);
+    assert_ok(cv_revocations_add(b->revocations, &request, NOW, id, NULL));
+    assert_status(cv_revocations_save(b->revocations, NULL), CV_IO);
+    assert_true(covers(b->revocations, "alice", "one", 5));
+    (void)cv_revocations_refresh(b->revocations, NOW, NULL);
+    assert_true(covers(b->revocations, "alice", "one", 5));
+    assert_int_equal(rmdir(moved), 0);
+    assert_int_equal(rmdir(b->path), 0);
+    /* The next one takes it along. */
+    add(b->revocations, &(struct cv_revocation_request){.jti = "two", .by = "root"}, NULL);
+    cv_revocations_free(&b->revocations);
+    assert_ok(cv_revocations_new(b->path, NOW, &b->revocations, NULL));
+    assert_true(covers(b->revocations, "alice", "one", 5));
+    assert_true(covers(b->revocations, "alice", "two", 5));
+}
+
+static void what_is_not_saved_yet_outlives_a_change_by_others(void **state)
+{
+    struct bench *b = *state;
+    struct cv_revocations *other;
+    char id[CV_REVOCATION_ID_LEN + 1];
+    assert_ok(cv_revocations_new(b->path, NOW, &other, NULL));
+    struct cv_revocation_request request = {.jti = "mine", .by = "root"};
+    assert_ok(cv_revocations_add(b->revocations, &request, NOW, id, NULL));
+    add(other, &(struct cv_revocation_request){.jti = "theirs", .by = "root"}, NULL);
+    assert_true(cv_revocations_refresh(b->revocations, NOW, NULL));
+    assert_true(covers(b->revocations, "alice", "mine", 5));
+    assert_true(covers(b->revocations, "alice", "theirs", 5));
+    assert_ok(cv_revocations_save(b->revocations, NULL));
+    assert_true(cv_revocations_refresh(other, NOW, NULL));
+    assert_true(covers(other, "alice", "mine", 5));
+    cv_revocations_free(&other);
 }
 
 int main(void)
@@ -178,7 +208,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(another_process_is_heard, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_understood_is_no_empty_list, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(a_failed_save_changes_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_saved_holds_nevertheless, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_not_saved_yet_outlives_a_change_by_others, setup,
+                                        teardown),
     };
     cv_json_init();
     return cmocka_run_group_tests(tests, NULL, NULL);

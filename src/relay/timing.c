@@ -90,6 +90,12 @@ static enum cv_hop hop_waited_for(struct cv_consumer *c)
 void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms)
 {
     struct exchange *x = &c->x;
+    if (x->upload_until_ms && now_ms >= x->upload_until_ms) {
+        exchange_set_service_timer(c); /* it could not answer what it had not got */
+        exchange_go_on_upload(c);
+        if (!x->upstream)
+            return; /* what came then has ended it */
+    }
     if (x->throttled_until_ms) {
         /* It is not the service that is slow. */
         exchange_set_service_timer(c);

@@ -44,6 +44,8 @@ enum cv_audit_class {
     X(TOKEN_RENEWED, "token_renewed", AUTH)                                                        \
     X(TOKEN_ENDED, "token_ended", AUTH)                                                            \
     X(FORWARD, "forward", FORWARDS)                                                                \
+    X(STREAM_OPEN, "stream_open", FORWARDS)                                                        \
+    X(STREAM_CLOSE, "stream_close", FORWARDS)                                                      \
     X(REFUSED, "refused", FORWARDS)                                                                \
     X(LIMIT, "limit_hit", LIMITS)                                                                  \
     X(ADMIN, "admin", ADMINS)                                                                      \

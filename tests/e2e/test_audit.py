@@ -344,3 +344,16 @@ def test_a_flood_of_bad_tokens_does_not_fill_it(world):
     failed = [r for r in records(path) if r["event"] == "auth_failed"]
     assert 50 <= len(failed) <= 600 and sum(1 + r["notRecorded"] for r in failed) <= 600
     assert verify(world, path)["good"]
+
+
+def test_raw_streams_are_recorded(world):
+    scene = Scene(world)
+    world.tcp(scene.relay, scene.service.port, name="raw")
+    _, port = world.forward(scene.relay, "raw")
+    with Client(port) as client:
+        client.request("POST", "/x", body=b"y" * 1000)
+        assert client.response().status == 200
+        opened = wait_record(path_of(world, scene.relay), "stream_open", userId="alice")
+        assert opened["tunnel"] == "raw"
+    closed = wait_record(path_of(world, scene.relay), "stream_close", userId="alice", tunnel="raw")
+    assert closed["bytesIn"] > 1000 and closed["bytesOut"] > 0 and closed["durationMs"] >= 0
