@@ -16,6 +16,8 @@
 #include <stdio.h>
 #include <utlist.h>
 
+enum { PROGRESS_MS = 2000 }; /* between two lines about streams that are waited for */
+
 /* ---- ending ---- */
 
 static void finish_if_over(struct cv_agent *agent)
@@ -41,11 +43,11 @@ static void end(struct cv_agent *agent, struct cv_status why, const struct cv_er
     agent->is_closing = true;
     agent->why = why;
     agent->error = error ? *error : (struct cv_error){.id = why.id};
-    carry_end_all(agent);
     cv_worker_timer_stop(agent->worker, &agent->drain);
     cv_worker_timer_stop(agent->worker, &agent->look);
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "shutdown_goodbye",
            "closing the link to the relay");
+    /* Streams end with their link, so that the relay does not blame the service for it. */
     for (struct berth *b = agent->berths; b; b = b->next) {
         berth_stop_timers(b);
         cv_uplink_close(b->uplink, "the agent stops");
@@ -70,13 +72,26 @@ void cv_agent_release(struct cv_agent *agent)
     agent_on_carry_end(agent);
 }
 
-static void on_drain_over(void *arg)
+static void cut(struct cv_agent *agent)
 {
-    struct cv_agent *agent = arg;
     cv_log(agent->options.log, CV_LOG_WARN, "agent", "shutdown_cut",
            "the time for streams to end is over, they are cut",
            CV_F_UINT("streams", stream_count(agent)));
     end(agent, cv_ok(), NULL);
+}
+
+static void on_drain(void *arg)
+{
+    struct cv_agent *agent = arg;
+    uint64_t now_ms = cv_worker_now_ms(agent->worker), left_ms = agent->drain_due_ms - now_ms;
+    if (now_ms < agent->drain_due_ms &&
+        cv_is_ok(cv_worker_timer_start(agent->worker, &agent->drain,
+                                       left_ms < PROGRESS_MS ? left_ms : PROGRESS_MS)))
+        cv_log(agent->options.log, CV_LOG_INFO, "agent", "shutdown_progress",
+               "stopping: streams are still under way", CV_F_UINT("streams", stream_count(agent)),
+               CV_F_UINT("leftMs", left_ms));
+    else
+        cut(agent);
 }
 
 void cv_agent_stop(struct cv_agent *agent)
@@ -84,20 +99,24 @@ void cv_agent_stop(struct cv_agent *agent)
     if (agent->is_closing)
         return;
     if (agent->is_stopping) {
-        on_drain_over(agent);
+        cut(agent);
         return;
     }
+    uint64_t drain_ms = agent->config->shutdown_drain_ms;
     agent->is_stopping = true;
+    agent->drain_due_ms = cv_worker_now_ms(agent->worker) + drain_ms;
     cv_log(agent->options.log, CV_LOG_INFO, "agent", "shutdown_started",
-           "stopping: no new streams, those under way may end",
-           CV_F_UINT("streams", stream_count(agent)));
+           stream_count(agent) ? "stopping: no new streams, those under way may end; a second "
+                                 "signal (Ctrl-C) cuts them"
+                               : "stopping",
+           CV_F_UINT("streams", stream_count(agent)), CV_F_UINT("drainMs", drain_ms));
     for (struct berth *b = agent->berths; b; b = b->next) {
         berth_withdraw(b);
         cv_uplink_wind_up(b->uplink);
     }
-    uint64_t drain_ms = agent->config->shutdown_drain_ms;
     if (stream_count(agent) == 0 || drain_ms == 0 ||
-        !cv_is_ok(cv_worker_timer_start(agent->worker, &agent->drain, drain_ms)))
+        !cv_is_ok(cv_worker_timer_start(agent->worker, &agent->drain,
+                                        drain_ms < PROGRESS_MS ? drain_ms : PROGRESS_MS)))
         end(agent, cv_ok(), NULL);
 }
 
@@ -301,7 +320,7 @@ struct cv_status cv_agent_new(struct cv_worker *worker, const struct cv_agent_op
                                .ops = ops,
                                .arg = arg,
                                .since_ms = cv_worker_now_ms(worker)};
-    cv_timer_init(&agent->drain, on_drain_over, agent);
+    cv_timer_init(&agent->drain, on_drain, agent);
     cv_defer_init(&agent->reaping, on_reaping, agent);
     struct cv_status status = place_open(agent);
     if (cv_is_ok(status))

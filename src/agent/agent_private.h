@@ -85,7 +85,8 @@ struct cv_agent {
     uint64_t since_ms; /* when it was made */
     struct cv_watch *watch;
     struct control *control; /* or NULL */
-    struct cv_timer drain;   /* stopping takes too long */
+    struct cv_timer drain;   /* stopping: progress is told, and at last all is cut */
+    uint64_t drain_due_ms;
     struct cv_defer reaping; /* frees berths that are over, never inside their callbacks */
     bool was_of_use;         /* something was published, or (a client) a link stood */
     bool is_stopping;
@@ -99,8 +100,6 @@ struct cv_agent {
 struct cv_stream;
 void carry_start(struct cv_agent *agent, const struct cv_publication *publication,
                  struct cv_stream *stream);
-/* Cuts all that is under way. */
-void carry_end_all(struct cv_agent *agent);
 
 /* berth.c */
 

@@ -166,19 +166,3 @@ void carry_start(struct cv_agent *agent, const struct cv_publication *publicatio
     if (!cv_is_ok(status))
         refuse(carry, status, error.detail[0] ? error.detail : cv_status_text(status.id));
 }
-
-void carry_end_all(struct cv_agent *agent)
-{
-    struct carry *carry, *next;
-    DL_FOREACH_SAFE(agent->carries, carry, next)
-    {
-        if (carry->splice) {
-            cv_splice_close(carry->splice);
-        } else {
-            struct cv_stream *stream = carry->stream;
-            carry->stream = NULL;
-            cv_stream_refuse(stream, OPEN_CONNECT_FAILED, "agent-stopping: cut");
-            carry_free(carry);
-        }
-    }
-}

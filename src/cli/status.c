@@ -87,7 +87,7 @@ static void print_link(const json_t *link)
     if (json_is_integer(json_object_get(link, "next_try_ms")))
         (void)printf(", next in %.1f s", (double)number_of(link, "next_try_ms") / 1000);
     if (json_is_true(json_object_get(link, "retiring")))
-        (void)printf(", its relay stops");
+        (void)printf(", leaving: another link has its place");
     (void)printf("\n");
     if (!json_is_object(error))
         return;

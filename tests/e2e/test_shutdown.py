@@ -93,6 +93,20 @@ def test_the_drain_time_is_limited(scene):
     assert time.monotonic() - started < 8
 
 
+def test_an_agent_tells_how_its_drain_goes_and_takes_the_blame(scene):
+    """What it cuts at the end is not the service's fault."""
+    home = scene(routes={"/slow": slow_stream(60)}, agent_env={"CULVERT_SHUTDOWN_DRAIN": "3s"})
+    client, head = begin(home)
+    home.agent.signal(signal.SIGTERM)
+    with client:
+        response = client.body(head)
+    assert home.agent.wait() == 0
+    assert home.agent.find("shutdown_progress", streams=1)
+    assert home.agent.find("shutdown_cut", streams=1)
+    assert not response.is_complete
+    assert b"TUNNEL_028" in response.body and b'"hop":"link"' in response.body
+
+
 @pytest.mark.parametrize("which", ["relay", "agent"])
 def test_a_second_signal_ends_at_once(scene, which):
     home = scene(routes={"/slow": slow_stream(60)})
