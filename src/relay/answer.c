@@ -9,6 +9,7 @@
 #include "config/relay_config.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
+#include "relay/measure.h"
 
 static bool is_compressed(const struct cv_http_head *head)
 {
@@ -78,6 +79,7 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
                     c->worker->relay->config->breaker_counts_statuses;
     guard_tell(c, is_fault ? CV_BREAKER_FAILURE : CV_BREAKER_SUCCESS);
     cv_port_flush(&c->port);
+    measure_answered(c);
     if (head->status == 101) {
         cv_fsm_set(&c->state, CONSUMER_TUNNEL);
         c->client_due_ms = UINT64_MAX;

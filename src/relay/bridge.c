@@ -17,6 +17,7 @@
 #include "relay/takeover.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
+#include "telemetry/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,6 +95,7 @@ static void send_to_stream(struct bridge *bridge)
     struct cv_slice rest = cv_buf_slice(&bridge->to_stream);
     size_t sent = rest.len ? cv_stream_write(bridge->stream, rest) : 0;
     cv_buf_consume(&bridge->to_stream, sent);
+    cv_metrics_add(bridge->worker->metrics, CV_CELL(BYTES, CV_L_FLOW_TO_CONSUMER, 0), sent);
     if (bridge->upstream)
         cv_upstream_consumed(bridge->upstream, sent);
     if (cv_buf_len(&bridge->to_stream))
@@ -111,6 +113,7 @@ static void send_to_upstream(struct bridge *bridge)
     struct cv_slice rest = cv_buf_slice(&bridge->to_upstream);
     size_t sent = rest.len ? cv_upstream_write(bridge->upstream, rest) : 0;
     cv_buf_consume(&bridge->to_upstream, sent);
+    cv_metrics_add(bridge->worker->metrics, CV_CELL(BYTES, CV_L_FLOW_TO_SERVICE, 0), sent);
     bridge->bytes_in += sent;
     if (bridge->stream)
         cv_stream_consumed(bridge->stream, sent);

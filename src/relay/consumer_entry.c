@@ -7,6 +7,7 @@
 #include "net/conn.h"
 #include "proto/ssh/ssh.h"
 #include "relay/consumer_private.h"
+#include "relay/measure.h"
 #include "relay/revocation.h"
 #include "telemetry/log.h"
 #include "transport/link.h"
@@ -72,6 +73,7 @@ static void accept_from(struct cv_relay_worker *worker, int fd, const struct cv_
         c->is_half_open =
             cv_limits_connect(worker->relay->limits, peer, consumer_now_ms(c), &c->connection);
         if (!c->is_half_open) {
+            measure_turned_away(worker);
             turn_away(c, fd);
             return;
         }

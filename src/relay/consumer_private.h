@@ -48,6 +48,14 @@ enum consumer_state {
     CONSUMER_STATE_COUNT
 };
 
+/* Of a request, for the metrics (measure.h). */
+struct exchange_measure {
+    enum cv_status_id failure; /* the first error that was told; CV_OK: none */
+    uint8_t tier;              /* the label's value */
+    bool is_tunnel;            /* it is for a tunnel */
+    bool is_link;              /* it is an attempt to make a link */
+};
+
 /* One request and its answer. */
 struct exchange {
     char id[CONSUMER_REQUEST_ID_LEN];
@@ -61,7 +69,8 @@ struct exchange {
     uint64_t started_ms;
     uint64_t started_ns, opened_ns, first_byte_ns; /* for measuring: the head was here, the stream,
                                                       the answer's first byte; 0: not yet */
-    uint64_t service_due_ms;                       /* first byte or idle; UINT64_MAX: off */
+    struct exchange_measure measured;
+    uint64_t service_due_ms; /* first byte or idle; UINT64_MAX: off */
     uint64_t total_due_ms;
     uint64_t service_paused_ms; /* of the link, when service_due_ms was set … */
     uint64_t total_paused_ms;   /* … and total_due_ms */

@@ -12,6 +12,7 @@
 #include "config/relay_config.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
+#include "relay/measure.h"
 #include "relay/session.h"
 #include "relay/tally.h"
 #include "telemetry/audit.h"
@@ -67,6 +68,7 @@ static void release(struct cv_consumer *c, bool is_reusable)
     if (x->is_counted) {
         (void)atomic_fetch_sub_explicit(&c->worker->busy, 1, memory_order_relaxed);
         audit_forward(c);
+        measure_end(c);
     }
     x->is_counted = false;
     api_forget(c);
@@ -99,6 +101,7 @@ void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
         problem_answer(c, id, hop, detail, is_whole);
         return;
     }
+    measure_error(c, id);
     cv_log_limited(c->worker->relay->log, CV_LOG_WARN, "http", "answer_cut", cv_status_text(id),
                    CV_F_STR("correlationId", x->id), CV_F_STATUS(cv_status(id)),
                    CV_F_STR("hop", cv_hop_name(hop)), CV_F_STR("detail", detail));
@@ -152,6 +155,7 @@ static void send_request(struct cv_consumer *c)
         sent = cv_upstream_write(x->upstream,
                                  cv_slice(all.data + x->request_sent, all.len - x->request_sent));
     x->request_sent += sent;
+    measure_sent(c, sent);
     /* The service owes an answer for what it has: a long request on a slow path is no silence. */
     if (sent && !x->is_head_out)
         exchange_set_service_timer(c);
@@ -295,6 +299,7 @@ static void on_up_data(void *arg, struct cv_slice data)
 {
     struct cv_consumer *c = arg;
     struct exchange *x = &c->x;
+    measure_answer(c, data.len);
     x->unconsumed += data.len; /* before the bytes may end the exchange */
     x->answered += data.len;
     if (c->state.state == CONSUMER_TUNNEL) {
@@ -306,8 +311,10 @@ static void on_up_data(void *arg, struct cv_slice data)
         exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, NULL);
         return;
     }
-    if (!x->is_response_begun)
+    if (!x->is_response_begun) {
         x->first_byte_ns = cv_worker_now_ns(c->worker->worker);
+        measure_first_byte(c);
+    }
     x->is_response_begun = true;
     if (x->is_replayable) {
         x->is_replayable = false;
@@ -535,6 +542,7 @@ void exchange_begin(struct cv_consumer *c)
     cv_fsm_set(&c->state, CONSUMER_EXCHANGE);
     x->is_counted = true;
     (void)atomic_fetch_add_explicit(&c->worker->busy, 1, memory_order_relaxed);
+    measure_begin(c);
     x->request_framing = c->head.framing;
     x->is_head_request = c->head.is_head;
     x->method = method_name(c->head.method);
@@ -559,6 +567,7 @@ void exchange_begin(struct cv_consumer *c)
     exchange_set_timers(c);
     open_upstream(c);
     consumer_arm(c);
+    measure_opened(c);
 }
 
 void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data)

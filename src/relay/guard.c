@@ -11,6 +11,7 @@
 #include "config/relay_config.h"
 #include "relay/consumer_private.h"
 #include "telemetry/log.h"
+#include "telemetry/metrics.h"
 
 #include <string.h>
 
@@ -24,14 +25,25 @@ static struct cv_breaker_rules rules_of(const struct cv_consumer *c)
     };
 }
 
+static void count_transition(const struct cv_consumer *c, enum cv_breaker_state to)
+{
+    cv_metrics_add(c->worker->metrics, CV_CELL(BREAKER_TRANSITIONS, CV_L_BREAKER_TUNNELS, to), 1);
+}
+
 bool guard_admit(struct cv_consumer *c)
 {
     struct exchange *x = &c->x;
     struct cv_breaker_rules rules = rules_of(c);
     uint64_t wait_ms;
-    if (cv_breaker_admit(&x->route.gate->breaker, &rules, consumer_now_ms(c), &x->ticket, &wait_ms))
+    if (cv_breaker_admit(&x->route.gate->breaker, &rules, consumer_now_ms(c), &x->ticket,
+                         &wait_ms)) {
+        /* The first probe is what makes it half open. */
+        if (x->ticket.is_probe && cv_breaker_look(&x->route.gate->breaker).count == 0)
+            count_transition(c, CV_BREAKER_HALF_OPEN);
         return true;
+    }
     (void)atomic_fetch_add_explicit(&c->worker->relay->breaker_rejections, 1, memory_order_relaxed);
+    cv_metrics_add(c->worker->metrics, CV_CELL(BREAKER_REJECTIONS, CV_L_BREAKER_TUNNELS, 0), 1);
     x->retry_after_s = (unsigned)((wait_ms + 999) / 1000);
     problem_answer(c, CV_BREAKER_IS_OPEN, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
     return false;
@@ -42,6 +54,7 @@ static void log_change(const struct cv_consumer *c)
     const struct exchange *x = &c->x;
     enum cv_breaker_state state = cv_breaker_look(&x->route.gate->breaker).state;
     bool is_open = state == CV_BREAKER_OPEN;
+    count_transition(c, state);
     if (is_open)
         (void)atomic_fetch_add_explicit(&c->worker->relay->breaker_openings, 1,
                                         memory_order_relaxed);

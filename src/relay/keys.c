@@ -6,6 +6,7 @@
 #include "net/fetch.h"
 #include "relay/relay.h"
 #include "telemetry/log.h"
+#include "telemetry/metrics.h"
 
 #include <string.h>
 
@@ -27,6 +28,9 @@ static void on_fetched(void *arg, struct cv_status status, const struct cv_error
         if (cv_is_ok(status))
             status = cv_status(CV_UNAVAILABLE);
     }
+    cv_metrics_add(worker->metrics,
+                   CV_CELL(JWKS_REFRESHES, cv_is_ok(status) ? CV_L_JWKS_OK : CV_L_JWKS_FAILED, 0),
+                   1);
     if (cv_is_ok(status))
         cv_log(relay->log, CV_LOG_DEBUG, "auth", "keys_fetched", "the issuer's keys are fresh");
     else
@@ -51,6 +55,9 @@ void cv_relay_fetch_keys(struct cv_relay_worker *worker)
     if (!worker->key_fetch)
         status = cv_fetch_start(worker->worker, &request, on_fetched, worker, &worker->key_fetch,
                                 &error);
-    if (!cv_is_ok(status))
+    if (!cv_is_ok(status)) {
         cv_keysource_failed(relay->keys, cv_worker_now_ms(worker->worker));
+        if (!worker->key_fetch)
+            cv_metrics_add(worker->metrics, CV_CELL(JWKS_REFRESHES, CV_L_JWKS_FAILED, 0), 1);
+    }
 }

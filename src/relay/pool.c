@@ -9,6 +9,7 @@
 
 #include "config/relay_config.h"
 #include "relay/limits.h"
+#include "relay/measure.h"
 #include "relay/session_private.h"
 
 #include <stddef.h>
@@ -37,7 +38,8 @@ struct cv_pipe {
     uint64_t open_ms;               /* since when it has carried a request */
     enum pipe_state state;
     bool is_reused;
-    bool is_last; /* its tunnel was withdrawn: not used for another request */
+    bool is_queued; /* waiting, and counted so */
+    bool is_last;   /* its tunnel was withdrawn: not used for another request */
     uint64_t idle_since_ms;
     struct cv_pipe *prev, *next;
 };
@@ -136,6 +138,8 @@ static struct cv_limits *limits_of(const struct cv_pool *pool)
 static void leave_list(struct cv_pipe *pipe)
 {
     if (pipe->state == PIPE_WAITING) {
+        if (pipe->is_queued)
+            measure_queue_left(pipe->pool->session, pipe->priority, pipe->turn.since_ms);
         cv_queue_remove(&pipe->pool->waiting, &pipe->turn);
         cv_limits_queue_leave(limits_of(pipe->pool), pipe->queuer);
         pipe->queuer = NULL;
@@ -143,6 +147,7 @@ static void leave_list(struct cv_pipe *pipe)
         return;
     }
     struct cv_pipe **list = list_of(pipe);
+    measure_stream(pipe->pool->session, pipe->state == PIPE_IDLE, -1);
     DL_DELETE(*list, pipe);
 }
 
@@ -156,6 +161,7 @@ static void enter(struct cv_pipe *pipe, enum pipe_state state)
         return;
     }
     struct cv_pipe **list = list_of(pipe);
+    measure_stream(pipe->pool->session, state == PIPE_IDLE, 1);
     if (state == PIPE_IDLE) {
         DL_PREPEND(*list, pipe);
     } else {
@@ -517,6 +523,8 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
         pipe_free(pipe);
         return status;
     }
+    pipe->is_queued = true;
+    measure_queued(pool->session, pipe->priority);
     cv_pool_on_capacity(pool); /* who waits in front may be held by another tunnel's limit */
     *out = pipe;
     return cv_ok();

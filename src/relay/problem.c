@@ -2,6 +2,7 @@
 #include "base/json.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
+#include "relay/measure.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
 
@@ -209,6 +210,7 @@ void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop
     }
     log_answer(c, id, hop, detail);
     audit_refused(c, id);
+    measure_error(c, id);
     char *body = problem_json(c, id, hop, detail);
     struct own_answer answer = {
         .status = cv_status_http(id),

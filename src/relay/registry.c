@@ -39,6 +39,7 @@ struct user {
     struct cv_user_key key;
     struct entry *entries;
     size_t links;                    /* whether or not they publish something */
+    unsigned class;                  /* with links: what it is counted as */
     struct link_entry *link_entries; /* utlist DL: those that can be resumed */
     UT_hash_handle hh;
 };
@@ -58,7 +59,8 @@ struct cv_registry {
     size_t published; /* names with a publisher */
     atomic_uint additions;
     const struct cv_recall *recall;
-    int64_t recall_s; /* Unix time when the clock stood at 0 */
+    int64_t recall_s;                     /* Unix time when the clock stood at 0 */
+    size_t users_of[CV_REGISTRY_CLASSES]; /* with links */
 };
 
 struct cv_status cv_registry_new(struct cv_registry **out)
@@ -332,17 +334,28 @@ struct cv_status cv_registry_publish(struct cv_registry *registry, const struct 
     return status;
 }
 
-bool cv_registry_join(struct cv_registry *registry, const struct cv_user_key *key, size_t max)
+bool cv_registry_join(struct cv_registry *registry, const struct cv_user_key *key, size_t max,
+                      unsigned class)
 {
     (void)pthread_rwlock_wrlock(&registry->lock);
     struct user *user = obtain_user(registry, key);
     bool is_in = user && user->links < max;
-    if (is_in)
-        user->links++;
-    else if (user)
+    if (is_in && user->links++ == 0) {
+        user->class = class;
+        registry->users_of[class]++;
+    }
+    if (!is_in && user)
         user_free_unused(registry, user);
     (void)pthread_rwlock_unlock(&registry->lock);
     return is_in;
+}
+
+size_t cv_registry_users(struct cv_registry *registry, unsigned class)
+{
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    size_t count = registry->users_of[class];
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return count;
 }
 
 void cv_registry_leave(struct cv_registry *registry, const struct cv_user_key *key)
@@ -350,7 +363,8 @@ void cv_registry_leave(struct cv_registry *registry, const struct cv_user_key *k
     (void)pthread_rwlock_wrlock(&registry->lock);
     struct user *user = find_user(registry, key);
     if (user && user->links) {
-        user->links--;
+        if (--user->links == 0)
+            registry->users_of[user->class]--;
         user_free_unused(registry, user);
     }
     (void)pthread_rwlock_unlock(&registry->lock);

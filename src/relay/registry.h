@@ -57,8 +57,13 @@ struct cv_status cv_registry_publish(struct cv_registry *registry, const struct 
                                      size_t displaced_max, size_t *displaced_count);
 
 /* A link of this user begins; false: it has `max` already, or there is no memory. Paired with
- * cv_registry_leave. */
-bool cv_registry_join(struct cv_registry *registry, const struct cv_user_key *user, size_t max);
+ * cv_registry_leave. `class`, below CV_REGISTRY_CLASSES, is what the user is counted as by
+ * cv_registry_users while it has links. */
+enum { CV_REGISTRY_CLASSES = 16 };
+bool cv_registry_join(struct cv_registry *registry, const struct cv_user_key *user, size_t max,
+                      unsigned class);
+/* Users of this class that have links. */
+size_t cv_registry_users(struct cv_registry *registry, unsigned class);
 void cv_registry_leave(struct cv_registry *registry, const struct cv_user_key *user);
 
 /* Takes one name (or, with empty name, all) of a session back. */

@@ -275,20 +275,22 @@ static void names_in_use_are_capped(void **state)
 static void links_of_a_user_are_counted(void **state)
 {
     struct fixture *f = *state;
-    assert_true(cv_registry_join(f->registry, &f->alice, 2));
-    assert_true(cv_registry_join(f->registry, &f->alice, 2));
-    assert_false(cv_registry_join(f->registry, &f->alice, 2));
-    assert_true(cv_registry_join(f->registry, &f->bob, 1));
+    assert_true(cv_registry_join(f->registry, &f->alice, 2, 1));
+    assert_true(cv_registry_join(f->registry, &f->alice, 2, 1));
+    assert_false(cv_registry_join(f->registry, &f->alice, 2, 1));
+    assert_true(cv_registry_join(f->registry, &f->bob, 1, 2));
+    assert_int_equal(cv_registry_users(f->registry, 1), 1);
+    assert_int_equal(cv_registry_users(f->registry, 2), 1);
     publish(f, f->a1, "home");
     withdraw(f, f->a1, "home", 0);
     cv_registry_expire(f->registry, DAY_MS);
-    assert_false(cv_registry_join(f->registry, &f->alice, 2));
+    assert_false(cv_registry_join(f->registry, &f->alice, 2, 1));
     cv_registry_leave(f->registry, &f->alice);
-    assert_true(cv_registry_join(f->registry, &f->alice, 2));
+    assert_true(cv_registry_join(f->registry, &f->alice, 2, 1));
     cv_registry_leave(f->registry, &f->alice);
     cv_registry_leave(f->registry, &f->alice);
     cv_registry_leave(f->registry, &f->alice);
-    assert_false(cv_registry_join(f->registry, &f->alice, 0));
+    assert_false(cv_registry_join(f->registry, &f->alice, 0, 1));
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -140,6 +140,39 @@ static void put_logs(struct cv_metrics_snapshot *snapshot, const struct cv_log *
                         (double)cv_log_count(log, (enum cv_log_level)i));
 }
 
+static void put_users(struct cv_metrics_snapshot *snapshot, const struct cv_relay *relay)
+{
+    for (unsigned tier = 0; tier < CV_L_TIER_COUNT; tier++)
+        cv_snapshot_set(snapshot, CV_CELL(ACTIVE_USERS, tier, 0),
+                        (double)cv_registry_users(relay->registry, tier));
+}
+
+static void add_breaker(void *arg, const struct cv_gate_view *gate)
+{
+    struct cv_metrics_snapshot *snapshot = arg;
+    snapshot->cells[CV_CELL(BREAKERS, CV_L_BREAKER_TUNNELS, gate->breaker.state)]++;
+}
+
+/* The worst is open, then half open: as numbers 1 and 2. */
+static void put_breakers(struct cv_metrics_snapshot *snapshot, const struct cv_relay *relay)
+{
+    const double *of = &snapshot->cells[CV_CELL(BREAKERS, CV_L_BREAKER_TUNNELS, 0)];
+    cv_registry_each_gate(relay->registry, NULL, add_breaker, snapshot);
+    unsigned worst = of[CV_BREAKER_OPEN] > 0        ? CV_BREAKER_OPEN
+                     : of[CV_BREAKER_HALF_OPEN] > 0 ? CV_BREAKER_HALF_OPEN
+                                                    : CV_BREAKER_CLOSED;
+    cv_snapshot_set(snapshot, CV_CELL(BREAKER_WORST, CV_L_BREAKER_TUNNELS, 0), worst);
+}
+
+static void put_pool(struct cv_metrics_snapshot *snapshot)
+{
+    double active =
+        snapshot->cells[CV_CELL(POOL_CONNECTIONS, CV_L_POOL_STREAMS, CV_L_POOL_STATE_ACTIVE)];
+    double capacity = snapshot->cells[CV_CELL(POOL_CAPACITY, CV_L_POOL_STREAMS, 0)];
+    cv_snapshot_set(snapshot, CV_CELL(POOL_USAGE, CV_L_POOL_STREAMS, 0),
+                    capacity > 0 ? active / capacity : 0);
+}
+
 static struct cv_metrics_snapshot *take_snapshot(const struct cv_relay *relay, uint64_t now_ms)
 {
     struct cv_metrics_snapshot *snapshot = cv_metrics_snapshot(relay->metrics, now_ms);
@@ -149,6 +182,9 @@ static struct cv_metrics_snapshot *take_snapshot(const struct cv_relay *relay, u
     put_latencies(snapshot);
     put_rates(snapshot);
     put_logs(snapshot, relay->log);
+    put_users(snapshot, relay);
+    put_breakers(snapshot, relay);
+    put_pool(snapshot);
     cv_snapshot_process(snapshot);
     return snapshot;
 }

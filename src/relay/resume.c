@@ -12,6 +12,7 @@
 #include "base/digest.h"
 #include "net/conn.h"
 #include "relay/consumer_private.h"
+#include "relay/measure.h"
 #include "relay/session.h"
 #include "relay/takeover.h"
 #include "telemetry/log.h"
@@ -67,6 +68,7 @@ static void hand_over(struct cv_consumer *c, const struct cv_link_claim *claim, 
         cv_log_limited(c->worker->relay->log, CV_LOG_ERROR, "session", "resume_failed",
                        "a link could not take its new connection", CV_F_STATUS(status));
         cv_conn_close(conn, status);
+        measure_link(c->worker, status.id);
     }
     consumer_gone(c);
 }

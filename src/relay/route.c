@@ -16,6 +16,8 @@
 #include "proto/ws/ws_handshake.h"
 #include "relay/consumer_private.h"
 #include "relay/keys.h"
+#include "relay/measure.h"
+#include "relay/relay_metrics.h"
 #include "relay/revocation.h"
 #include "relay/session.h"
 #include "telemetry/audit.h"
@@ -110,16 +112,19 @@ void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint
 
 /* At the limit the link that has waited longest for its agent to come back makes room: that agent
  * has most likely come back already, as this new link. */
-static bool join(struct cv_relay *relay, const struct cv_user_key *user, unsigned links)
+static bool join(struct cv_relay *relay, const struct cv_identity *identity)
 {
+    const struct cv_user_key *user = (const struct cv_user_key *)identity->user_key;
+    unsigned links = cv_limits_tier(relay->limits, identity)->links;
+    unsigned tier = cv_relay_metrics_tier(relay, identity);
     size_t max = (size_t)links + CV_SESSION_QUIET_LINKS_MAX;
-    if (cv_registry_join(relay->registry, user, max))
+    if (cv_registry_join(relay->registry, user, max, tier))
         return true;
     struct cv_session *oldest = cv_registry_longest_detached(relay->registry, user);
     if (!oldest)
         return false;
     cv_session_close_later(oldest, cv_status(CV_RATE_LIMITED));
-    return cv_registry_join(relay->registry, user, max + 1);
+    return cv_registry_join(relay->registry, user, max + 1, tier);
 }
 
 static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
@@ -134,7 +139,7 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
     }
     struct cv_relay *relay = c->worker->relay;
     const struct cv_user_key *user = (const struct cv_user_key *)c->x.identity->user_key;
-    if (!join(relay, user, cv_limits_tier(relay->limits, c->x.identity)->links)) {
+    if (!join(relay, c->x.identity)) {
         problem_answer(c, CV_RATE_LIMITED, CV_HOP_RELAY, "too many links of this user", false);
         return;
     }
@@ -150,7 +155,9 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
                        CV_F_STATUS(status));
         cv_registry_leave(relay->registry, user);
         cv_conn_close(conn, status);
+        measure_link(c->worker, status.id);
     } else {
+        measure_link(c->worker, CV_OK);
         c->connection = NULL; /* the link's from now on */
     }
     consumer_gone(c);
@@ -161,6 +168,7 @@ static void upgrade_link(struct cv_consumer *c, struct cv_buf *joined)
     static const char *const supported[] = {"culvert.v1", "ssh"};
     struct cv_error error = {0};
     struct cv_slice protocol;
+    c->x.measured.is_link = c->head.is_upgrade;
     struct cv_status status = check_upgrade(c, joined, &error);
     if (cv_is_ok(status) && cv_http_value(&c->head, "Origin").len && !head_origin_is_allowed(c))
         status = cv_status(CV_ORIGIN);
@@ -447,6 +455,7 @@ void route_go_on(struct cv_consumer *c)
         return;
     }
     bool is_tunnel = !c->is_private && find_tunnel(c, &at);
+    c->x.measured.is_tunnel = is_tunnel;
     if (!is_tunnel && (pages_health(c) || pages_metrics(c)))
         return;
     if (c->is_private) {

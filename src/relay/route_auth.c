@@ -7,6 +7,7 @@
 #include "proto/http/http_parser.h"
 #include "relay/consumer_private.h"
 #include "relay/keys.h"
+#include "relay/measure.h"
 #include "relay/revocation.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
@@ -136,8 +137,10 @@ bool route_authenticate(struct cv_consumer *c)
     /* Only who asks for a link that is there has not been counted yet. */
     if (!cv_is_ok(status) && !source_admit(c, CV_LIMIT_UPGRADES))
         return false;
-    if (!c->owner)
+    if (!c->owner) {
         log_auth(c, status, error.detail);
+        measure_auth(c->worker, status);
+    }
     if (cv_is_ok(status))
         return true;
     if (source_hold_back(c, status))

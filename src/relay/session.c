@@ -15,6 +15,7 @@
 #include "proto/ssh/ssh.h"
 #include "relay/bridge.h"
 #include "relay/limits.h"
+#include "relay/measure.h"
 #include "relay/session_private.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
@@ -109,6 +110,7 @@ void cv_session_close(struct cv_session *session, struct cv_status why, const ch
 static void on_link_up(void *arg)
 {
     struct cv_session *session = arg;
+    measure_up(session);
     cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "link_up", "link established",
            CV_F_STR("userId", session->user_id),
            CV_F_UINT("setupMs", cv_worker_now_ms(session->worker->worker) - session->since_ms));
@@ -224,6 +226,7 @@ struct cv_status cv_session_resume(struct cv_session *session, const struct cv_l
            CV_F_UINT("detachedMs", paused_ms), CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("counter", claim->counter));
     audit_link(session, CV_AUDIT_RESUME, cv_conn_peer_addr(conn));
+    measure_resumed(session);
     session_take_identity(session, identity);
     session_say_again(session);
     cv_pool_on_capacity(&session->pool);
@@ -255,6 +258,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
              CV_F_UINT("bytesIn", cv_link_bytes_in(session->link)),
              CV_F_UINT("bytesOut", cv_link_bytes_out(session->link)),
              CV_F_UINT("durationMs", now_ms - session->since_ms));
+    measure_down(session, why.id);
     session->link = NULL;
     cv_worker_timer_stop(worker->worker, &session->expiry);
     cv_registry_remove_link(relay->registry, session);
@@ -294,7 +298,8 @@ static size_t replay_share(const struct cv_relay_config *c, unsigned links)
 }
 
 static struct cv_link_options link_options(const struct cv_relay *relay, unsigned links,
-                                           bool is_culvert, const uint8_t link_id[16])
+                                           bool is_culvert, const uint8_t link_id[16],
+                                           struct cv_metrics_block *metrics)
 {
     const struct cv_relay_config *c = relay->config;
     struct cv_link_options options = {
@@ -305,6 +310,7 @@ static struct cv_link_options link_options(const struct cv_relay *relay, unsigne
         .replay_bytes = replay_share(c, links),
         CV_LINK_SETTINGS(c),
     };
+    options.metrics = metrics;
     memcpy(options.id, link_id, sizeof options.id);
     return options;
 }
@@ -332,8 +338,9 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
         session->user_id, sizeof session->user_id);
     cv_pool_init(&session->pool, session);
     cv_timer_init(&session->expiry, session_on_expiry, session);
-    struct cv_link_options options = link_options(
-        worker->relay, cv_limits_tier(worker->relay->limits, identity)->links, is_culvert, link_id);
+    struct cv_link_options options =
+        link_options(worker->relay, cv_limits_tier(worker->relay->limits, identity)->links,
+                     is_culvert, link_id, worker->metrics);
     struct cv_addr peer = *cv_conn_peer_addr(conn);
     struct cv_status status = cv_registry_add_link(worker->relay->registry, session);
     if (cv_is_ok(status))

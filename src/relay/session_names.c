@@ -11,6 +11,7 @@
 #include "config/relay_config.h"
 #include "proto/http/http_path.h"
 #include "relay/limits.h"
+#include "relay/measure.h"
 #include "relay/session_private.h"
 #include "telemetry/audit.h"
 #include "telemetry/log.h"
@@ -259,6 +260,19 @@ static void say_shared(struct cv_session *session, const struct cv_tunnel_spec *
     cv_buf_done(&text);
 }
 
+/* The name was published of late and is not now: its agent has left. */
+static bool has_left(const struct cv_session *session, const char *name)
+{
+    const struct cv_relay_worker *worker = session->worker;
+    struct cv_route route;
+    struct cv_status status =
+        cv_registry_find(worker->relay->registry, &session->user_key, NULL, cv_slice_str(name),
+                         worker->index, cv_worker_now_ms(worker->worker), &route);
+    if (cv_is_ok(status))
+        cv_route_done(&route);
+    return status.id == CV_AGENT_OFFLINE;
+}
+
 static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
 {
     struct cv_relay *relay = session->worker->relay;
@@ -266,6 +280,7 @@ static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
     struct cv_session *displaced[AT_ONCE];
     size_t count = 0;
     struct cv_status status;
+    bool is_return = has_left(session, tunnel->spec->name);
     do {
         status = cv_registry_publish(relay->registry, &session->user_key, session, tunnel->spec,
                                      tunnel->port, displaced, AT_ONCE, &count);
@@ -277,6 +292,7 @@ static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
     if (!cv_is_ok(status))
         return refuse(session, cv_slice_str(tunnel->spec->name), "too many tunnels");
     tunnel->is_published = true;
+    measure_published(session, is_return);
     forget_replaced(session, tunnel->spec->name);
     log_tunnel(session, "tunnel_published", "tunnel published", tunnel->spec->name, tunnel->port);
     say_shared(session, tunnel->spec);

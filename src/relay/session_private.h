@@ -58,6 +58,8 @@ struct cv_session {
     bool is_diagnosing;             /* it has asked for CV_DIAGNOSE_NAME */
     bool has_moved;                 /* its agent has another link to somewhere else */
     bool is_withdrawn;              /* for good */
+    bool has_published;             /* something, once */
+    size_t counted_streams;         /* that it could carry, in the metrics */
     struct cv_bucket_entry *source; /* counts the link; NULL: it is not counted */
     uint64_t since_ms;
     struct cv_timer expiry;    /* what is next in the token's life */

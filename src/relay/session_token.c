@@ -12,6 +12,7 @@
 #include "auth/auth.h"
 #include "config/relay_config.h"
 #include "relay/keys.h"
+#include "relay/measure.h"
 #include "relay/revocation.h"
 #include "relay/session_private.h"
 #include "telemetry/audit.h"
@@ -176,6 +177,7 @@ void session_on_token(struct cv_session *session, const char *token)
     }
     session->token_offered_ms = now;
     struct cv_status status = check_token(session, token, &identity, &error);
+    measure_auth(session->worker, status);
     if (!cv_is_ok(status)) {
         refuse_token(session, status, error.detail);
         return;

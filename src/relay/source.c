@@ -5,6 +5,7 @@
  */
 #include "config/relay_config.h"
 #include "relay/consumer_private.h"
+#include "relay/measure.h"
 #include "telemetry/log.h"
 
 #include <stdio.h>
@@ -99,6 +100,7 @@ void source_find(struct cv_consumer *c)
 static bool refuse(struct cv_consumer *c, const char *detail)
 {
     c->x.retry_after_s = cv_quota_retry_s(&c->x.quota);
+    measure_limit(c, &c->x.quota);
     problem_answer(c, CV_RATE_LIMITED, CV_HOP_RELAY, detail, c->head.framing == CV_HTTP_NO_BODY);
     return false;
 }

@@ -66,6 +66,7 @@ enum { CV_METRIC_TIERS_MAX = 14 };
     V(BREAKER_STATE, CLOSED, "closed")                                                             \
     V(BREAKER_STATE, OPEN, "open")                                                                 \
     V(BREAKER_STATE, HALF_OPEN, "half_open")
+#define CV_VALUES_TO(V) V(TO, CLOSED, "closed") V(TO, OPEN, "open") V(TO, HALF_OPEN, "half_open")
 #define CV_VALUES_SCOPE(V) V(SCOPE, GLOBAL, "global") V(SCOPE, USER, "user") V(SCOPE, IP, "ip")
 #define CV_VALUES_AUTH(V)                                                                          \
     V(AUTH, OK, "ok")                                                                              \
@@ -87,12 +88,11 @@ enum { CV_METRIC_TIERS_MAX = 14 };
     V(OPCODE, CLOSE, "close")                                                                      \
     V(OPCODE, PING, "ping")                                                                        \
     V(OPCODE, PONG, "pong")
-#define CV_VALUES_OPEN(V) /* RFC 4254 §5.1, and what did not get so far */                         \
+#define CV_VALUES_OPEN(V) /* RFC 4254 §5.1 */                                                      \
     V(OPEN, PROHIBITED, "prohibited")                                                              \
     V(OPEN, CONNECT_FAILED, "connect_failed")                                                      \
     V(OPEN, UNKNOWN_TYPE, "unknown_type")                                                          \
     V(OPEN, RESOURCE_SHORTAGE, "resource_shortage")                                                \
-    V(OPEN, LIMIT, "limit")                                                                        \
     V(OPEN, OTHER, "other")
 #define CV_VALUES_LEVEL(V)                                                                         \
     V(LEVEL, ERROR, "error")                                                                       \
@@ -127,6 +127,7 @@ enum { CV_METRIC_TIERS_MAX = 14 };
     L(POOL_STATE, "state")                                                                         \
     L(BREAKER, "breaker")                                                                          \
     L(BREAKER_STATE, "state")                                                                      \
+    L(TO, "to")                                                                                    \
     L(SCOPE, "scope")                                                                              \
     L(AUTH, "result")                                                                              \
     L(JWKS, "result")                                                                              \
@@ -263,7 +264,7 @@ enum { CV_METRIC_TIERS_MAX = 14 };
     X(BREAKERS, GAUGE, "tunnel_circuit_breakers", BREAKER, BREAKER_STATE, NONE, NONE,              \
       "Breakers of tunnels that have something to tell, by state.")                                \
     X(BREAKER_TRANSITIONS, COUNTER, "tunnel_circuit_breaker_transitions_total", BREAKER,           \
-      BREAKER_STATE, NONE, NONE, "Changes of breakers, by what they changed to.")                  \
+      TO, NONE, NONE, "Changes of breakers, by what they changed to.")                  \
     X(BREAKER_REJECTIONS, COUNTER, "tunnel_circuit_breaker_rejections_total", BREAKER, NONE, NONE, \
       NONE, "Requests that an open breaker turned away.")                                          \
     X(RATE_LIMITED, COUNTER, "tunnel_rate_limit_rejections_total", SCOPE, TIER, NONE, NONE,        \

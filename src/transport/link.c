@@ -162,6 +162,7 @@ static void finish(struct cv_link *link)
     link_end_streams(link);
     say_goodbye(link);
     cv_fsm_set(&link->state, LINK_CLOSED);
+    link_count_end(link);
     if (link->ops->on_closed)
         link->ops->on_closed(link->arg, link->why, &link->error);
     link_free(link);
@@ -182,6 +183,7 @@ static void on_service(void *arg)
     }
     if (!link_is_ending(link) && link->is_loss_untold)
         link_tell_loss(link);
+    link_count_turn(link);
     if (!link_is_ending(link))
         link_arm_timer(link);
     if (link_is_ending(link))
@@ -426,6 +428,7 @@ struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
         return status;
     }
     *out = link;
+    link_count_begin(link);
     link_adopt(link, conn, early);
     return cv_ok();
 }

@@ -33,6 +33,7 @@ struct cv_conn;
 struct cv_link;
 struct cv_link_claim;
 struct cv_log;
+struct cv_metrics_block;
 struct cv_ssh_host_key;
 struct cv_stream;
 struct cv_worker;
@@ -59,8 +60,9 @@ struct cv_link_options {
     uint32_t pong_timeout_ms;  /* dead after so much silence behind the ping */
     size_t replay_bytes;
     uint64_t max_frame_bytes;
-    uint64_t resume_ms; /* how long a link waits for a new socket; 0: not at all */
-    uint8_t id[16];     /* the link's name, in claims */
+    uint64_t resume_ms;               /* how long a link waits for a new socket; 0: not at all */
+    uint8_t id[16];                   /* the link's name, in claims */
+    struct cv_metrics_block *metrics; /* of the worker; borrowed; NULL: nothing is counted */
 };
 
 struct cv_link_ops {

@@ -110,6 +110,7 @@ static void send_ping(struct cv_link *link, uint64_t now_ms, uint64_t limit_ms)
     if (!cv_is_ok(cv_ws_send_ping(link->ws, cv_conn_out(link->conn), cv_slice(NULL, 0))))
         return;
     link->ping_sent_ms = now_ms;
+    link->ping_sent_ns = link->options.metrics ? cv_worker_now_ns(link->worker) : 0;
     link->asked_ms = now_ms;
     link->ping_limit_ms = limit_ms;
     link->is_active = false;
@@ -134,10 +135,12 @@ static void check_life(struct cv_link *link, uint64_t now_ms)
     }
     if (now_ms - heard_ms(link) < link->ping_limit_ms)
         return;
-    if (is_path_moving(link, now_ms))
+    if (is_path_moving(link, now_ms)) {
         link->ping_sent_ms = now_ms;
-    else
+    } else {
+        link_count_dead(link);
         link_lose(link, cv_status(CV_CONN_TIMEOUT), "no sign of life from the peer");
+    }
 }
 
 /* The outcome comes from the next pump. */
@@ -191,6 +194,7 @@ void link_on_pong(struct cv_link *link)
     link->ping_rtt_ms =
         link->ping_rtt_ms ? (link->ping_rtt_ms * 7 + rtt_ms + 4) / 8 : rtt_ms + !rtt_ms;
     link->ping_sent_ms = 0;
+    link_count_pong(link);
     if (link->ops->on_pong)
         link->ops->on_pong(link->arg, rtt_ms);
 }

@@ -40,6 +40,13 @@ enum link_state {
     LINK_STATE_COUNT
 };
 
+/* What of the link's own counts is in the metrics already (link_count.c). */
+struct link_told {
+    uint64_t sent[6], received[6]; /* frames of this socket, by opcode */
+    size_t channels;
+    unsigned quality;
+};
+
 struct cv_stream {
     struct cv_link *link;
     struct cv_ssh_channel *channel;
@@ -77,10 +84,12 @@ struct cv_link {
     struct cv_error error;
     bool is_bound; /* the first keys are there: secret is valid */
     uint8_t secret[CV_LINK_SECRET_LEN];
-    uint64_t counter;     /* of the last claim that was made (agent) or accepted (relay) */
-    uint64_t detached_ms; /* since when there is no socket */
-    uint64_t replayed;    /* bytes sent again, in all */
-    bool is_loss_untold;  /* on_detached is due */
+    uint64_t counter;      /* of the last claim that was made (agent) or accepted (relay) */
+    uint64_t detached_ms;  /* since when there is no socket */
+    uint64_t replayed;     /* bytes sent again, in all */
+    bool is_loss_untold;   /* on_detached is due */
+    uint64_t ping_sent_ns; /* for the metrics; 0: not measured */
+    struct link_told told;
 };
 
 /* stream.c: hands SSH what came, and its events to whom they concern. */
@@ -93,6 +102,17 @@ void link_adopt(struct cv_link *link, struct cv_conn *conn, struct cv_slice earl
 struct cv_status link_make_ws(const struct cv_link_options *options, struct cv_ws **ws);
 void link_send_text(struct cv_link *link, struct cv_slice text);
 void link_end(struct cv_link *link, struct cv_status why, const char *detail);
+
+/* link_count.c: what has happened, for the metrics. */
+void link_count_begin(struct cv_link *link);
+void link_count_turn(struct cv_link *link);
+void link_count_end(struct cv_link *link);
+void link_count_frames(struct cv_link *link);
+void link_count_new_socket(struct cv_link *link); /* before the old engine goes */
+void link_count_pong(struct cv_link *link);
+void link_count_dead(struct cv_link *link); /* nothing came back any more */
+void link_count_replayed(struct cv_link *link, uint64_t bytes);
+void link_count_refused(struct cv_link *link, uint32_t ssh_reason);
 
 /* link_life.c */
 bool link_has_unsent(const struct cv_link *link);

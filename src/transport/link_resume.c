@@ -147,6 +147,8 @@ struct cv_status cv_link_attach(struct cv_link *link, struct cv_conn *conn, uint
         return cv_status(CV_INVALID);
     }
     link->replayed += framed - link->seq.framed;
+    link_count_replayed(link, framed - link->seq.framed);
+    link_count_new_socket(link);
     /* What we have was told in the upgrade. */
     (void)cv_link_seq_take_ack(&link->seq);
     cv_ws_free(&link->ws);

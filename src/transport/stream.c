@@ -57,6 +57,7 @@ static void take_open(struct cv_link *link, const struct cv_ssh_event *event)
     struct cv_stream *stream = calloc(1, sizeof *stream);
     if (!stream || !link->ops->on_stream) {
         free(stream);
+        link_count_refused(link, CV_SSH_OPEN_RESOURCE_SHORTAGE);
         cv_ssh_channel_refuse(event->channel, CV_SSH_OPEN_RESOURCE_SHORTAGE, "agent-busy: memory");
         return;
     }
@@ -74,6 +75,8 @@ static void take_open(struct cv_link *link, const struct cv_ssh_event *event)
 static void take_end(struct cv_link *link, const struct cv_ssh_event *event)
 {
     struct cv_stream *stream = stream_of(event);
+    if (event->kind == CV_SSH_CHANNEL_REFUSED)
+        link_count_refused(link, event->end.reason);
     if (stream) {
         const struct cv_stream_ops *ops = stream->ops;
         void *arg = stream->arg;
@@ -166,6 +169,8 @@ static void pump(struct cv_link *link)
             take_event(link, &event);
             continue;
         }
+        if (status.id == CV_CONN_TIMEOUT && link->state.state == LINK_UP)
+            link_count_dead(link);
         if (status.id != CV_AGAIN)
             link_fail(link, status.id == CV_EOF ? cv_status(CV_LINK_LOST) : status,
                       cv_ssh_error(link->ssh));
@@ -297,6 +302,7 @@ void cv_stream_refuse(struct cv_stream *stream, uint32_t ssh_reason, const char 
     struct cv_link *link = stream->link;
     struct cv_ssh_channel *channel = stream->channel;
     forget(stream);
+    link_count_refused(link, ssh_reason);
     cv_ssh_channel_refuse(channel, (enum cv_ssh_open_failure)ssh_reason, text);
     link_touch(link);
 }

@@ -66,6 +66,11 @@ uint64_t cv_worker_now_ms(const struct cv_worker *worker)
     return worker->now_ms;
 }
 
+uint64_t cv_worker_now_ns(const struct cv_worker *worker)
+{
+    return worker->now_ms * 1000000;
+}
+
 struct cv_status cv_worker_timer_start(struct cv_worker *worker, struct cv_timer *timer,
                                        uint64_t delay_ms)
 {
