@@ -24,7 +24,7 @@ enum cv_exit {
 /* X(name): cv_cli_<name>_command and cv_cli_<name>, in the order of `culvert --help`. */
 /* clang-format off */
 #define CV_CLI_COMMANDS(X) \
-    X(server) X(agent) X(http) X(tcp) X(forward) X(stdio) X(diagnose) X(status) X(reconnect) X(token) X(audit) \
+    X(server) X(up) X(agent) X(http) X(tcp) X(forward) X(stdio) X(diagnose) X(status) X(top) X(reconnect) X(token) X(audit) \
     X(demo) X(config) X(version)
 /* clang-format on */
 
