@@ -136,6 +136,7 @@ static int serve(const struct cv_relay_config *config, struct cv_config_sources 
         .given_fd = GIVEN_FIRST,
         .given_fd_count = given_sockets(),
         .notify_socket = getenv("NOTIFY_SOCKET"),
+        .env = (const char *const *)environ,
     };
     status = cv_net_init();
     if (cv_is_ok(status))

@@ -170,6 +170,7 @@
       "5m")                                                                                        \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the agent is told to stop.", "30s")        \
+    CV_TRACING_SETTINGS(X)                                                                         \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
       0, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \

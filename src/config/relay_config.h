@@ -28,6 +28,10 @@
 #define CV_SSH_KEX "curve25519-sha256|curve25519-sha256@libssh.org"
 #define CV_JWS_ALGORITHMS "RS256|RS384|RS512|PS256|ES256|ES384|HS256"
 
+#define CV_SAMPLERS                                                                                \
+    "always_on|always_off|traceidratio|parentbased_always_on|parentbased_always_off|"              \
+    "parentbased_traceidratio"
+
 /* X(field, "key", KIND, "default", CHECK, "ENV" or NULL, flags, "help", "example") */
 /* clang-format off */
 #define CV_TIER_SETTINGS(X)                                                                        \
@@ -41,6 +45,23 @@
     X(bandwidth, "bandwidth", SIZE, "0", CV_RANGE(0, 1024 * CV_GIB), NULL, 0,                      \
       "Bytes a second of one user's requests and answers together, beyond `ssh.window` in each "    \
       "answer; 0 has no limit. Over it less is read of what is sent, nothing is refused.", "1MiB")
+/* Spans: the same for relay and agent. */
+#define CV_TRACING_SETTINGS(X)                                                                     \
+    X(tracing_enabled, "tracing.enabled", BOOL, "false", CV_ANY, "TRACING_ENABLED", 0,             \
+      "Send spans to an OpenTelemetry collector (docs/tracing.md). Without it they are sent when " \
+      "there is an endpoint, here or in OTEL_EXPORTER_OTLP_ENDPOINT.", "true")                     \
+    X(tracing_endpoint, "tracing.endpoint", URL, "", CV_CHOICES("https|http"), "TRACING_ENDPOINT", \
+      0, "The collector's OTLP address over HTTP; /v1/traces unless it has a path. Without it "    \
+      "what OTEL_EXPORTER_OTLP_ENDPOINT says, else http://localhost:4318.",                        \
+      "http://collector.example.org:4318")                                                         \
+    X(tracing_protocol, "tracing.protocol", ENUM, "", CV_CHOICES("http/json|http/protobuf"), NULL, \
+      0, "In which form; without it what OTEL_EXPORTER_OTLP_PROTOCOL says, else http/json.",       \
+      "http/protobuf")                                                                             \
+    X(tracing_sampler, "tracing.sampler", ENUM, "", CV_CHOICES(CV_SAMPLERS), NULL, 0,              \
+      "Which traces are sent; without it what OTEL_TRACES_SAMPLER says, else "                     \
+      "parentbased_always_on.", "parentbased_traceidratio")                                        \
+    X(tracing_sampler_arg, "tracing.sampler_arg", STRING, "", CV_ANY, NULL, 0,                     \
+      "How many of them, 0 to 1, for the samplers with traceidratio.", "0.1")
 #define CV_RELAY_SETTINGS(X)                                                                       \
     X(listen, "listen", LIST_HOSTPORT, "127.0.0.1:8080", CV_ANY, NULL, 0,                          \
       "Addresses to accept agents and consumers on. PORT and HOST in the environment make one "    \
@@ -337,6 +358,12 @@
       "So many tunnels have numbers of their own in a minute, at some 8 KiB for each worker; "      \
       "beyond, they count for the whole relay alone.",                                             \
       "10000")                                                                                     \
+    CV_TRACING_SETTINGS(X)                                                                         \
+    X(tracing_answer, "tracing.answer", ENUM, "traceresponse",                                     \
+      CV_CHOICES("traceresponse|server-timing|none"), NULL, 0,                                     \
+      "How an answer says of which trace it is a part, when spans are sent: a `traceresponse` "    \
+      "field, an entry of `Server-Timing`, which pages can read, or not at all.",                  \
+      "server-timing")                                                                             \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
       CV_SETTING_RUNTIME, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \

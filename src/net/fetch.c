@@ -35,6 +35,7 @@ struct cv_fetch {
     struct curl_slist *headers;
     struct cv_buf body;
     bool is_too_large;
+    uint64_t *retry_after_s;
     char detail[CURL_ERROR_SIZE];
     cv_fetch_on_done *on_done;
     void *arg;
@@ -123,6 +124,11 @@ static void take_messages(struct cv_fetcher *fetcher)
         CURLcode code = message->data.result;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&fetch);
         curl_easy_getinfo(message->easy_handle, CURLINFO_RESPONSE_CODE, &http_status);
+        if (fetch->retry_after_s) {
+            curl_off_t seconds = 0;
+            curl_easy_getinfo(message->easy_handle, CURLINFO_RETRY_AFTER, &seconds);
+            *fetch->retry_after_s = seconds > 0 ? (uint64_t)seconds : 0;
+        }
         if (!*fetch->detail)
             (void)snprintf(fetch->detail, sizeof fetch->detail, "%s", curl_easy_strerror(code));
         finish(fetch, cv_status(status_of(fetch, code)), (int)http_status);
@@ -374,6 +380,7 @@ struct cv_status cv_fetch_start(struct cv_worker *worker, const struct cv_fetch_
     fetch->fetcher = fetcher;
     fetch->on_done = on_done;
     fetch->arg = arg;
+    fetch->retry_after_s = request->retry_after_s;
     cv_buf_init(&fetch->body, request->max_bytes ? request->max_bytes : MAX_BYTES);
     cv_worker_item_add(worker, &fetch->item, on_worker_stop, fetch);
     fetch->easy = curl_easy_init();

@@ -23,6 +23,9 @@ struct cv_fetch_request {
     size_t max_bytes;           /* of the answer's body; 0: 1 MiB */
     const char *ca_file;        /* PEM; NULL: the system's */
     bool allow_http;
+    /* Set before on_done to the seconds of the answer's Retry-After (RFC 9110 §10.2.3), 0 without;
+     * must live as long as the fetch. NULL: not wanted. */
+    uint64_t *retry_after_s;
 };
 
 /* CV_OK whenever an answer came whole, whatever its http_status; `body` is valid for the call.

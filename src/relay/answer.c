@@ -83,6 +83,7 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
     if (head->status == 101) {
         cv_fsm_set(&c->state, CONSUMER_TUNNEL);
         c->client_due_ms = UINT64_MAX;
+        tracing_end(c); /* not a span of hours */
         x->total_due_ms = UINT64_MAX;
     }
     exchange_set_service_timer(c);

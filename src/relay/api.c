@@ -71,6 +71,11 @@ bool api_find(struct cv_consumer *c)
     return is_known;
 }
 
+const char *api_route(const struct cv_consumer *c)
+{
+    return c->x.api->path;
+}
+
 /* For 405: what the path of the current request takes. */
 void api_allow(const struct cv_consumer *c, char *out, size_t cap)
 {

@@ -136,6 +136,7 @@ static void answer_no_request(struct cv_consumer *c, enum cv_status_id id, const
 {
     c->head = (struct cv_http_head){.version_minor = 1};
     route_make_id(c);
+    tracing_begin(c);
     problem_answer(c, id, CV_HOP_CONSUMER, detail, false);
 }
 

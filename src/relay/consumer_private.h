@@ -5,7 +5,8 @@
  * pass.c (to another process), route.c (what a request is for), route_auth.c (who asks), pages.c
  * (the relay's own pages), exchange.c (a request and its answer through an upstream), head.c and
  * head_hops.c (heads written anew),
- * problem.c (errors), source.c (who asks, by address). Nobody else includes this.
+ * problem.c (errors), source.c (who asks, by address), tracing.c (its spans). Nobody else includes
+ * this.
  */
 #ifndef CV_RELAY_CONSUMER_PRIVATE_H
 #define CV_RELAY_CONSUMER_PRIVATE_H
@@ -21,6 +22,7 @@
 #include "relay/port.h"
 #include "relay/relay.h"
 #include "relay/upstream.h"
+#include "telemetry/tracer.h"
 
 enum {
     CONSUMER_PIPELINE_MAX = 128 * 1024, /* bytes behind the current request that are kept */
@@ -81,9 +83,13 @@ struct exchange {
     bool is_api;                /* its body is the API's */
     bool is_wrong_method;
     uint64_t body_received;
-    uint64_t answered;  /* bytes from the service, its head included */
-    const char *method; /* for the audit log: a literal */
-    int status;         /* of the final answer, 0 before */
+    uint64_t answered;            /* bytes from the service, its head included */
+    const char *method;           /* for the audit log: a literal */
+    int status;                   /* of the final answer, 0 before */
+    enum cv_status_id error;      /* it has failed so; CV_OK: it has not, or not by our doing */
+    struct cv_trace_ids trace;    /* its own span, or, where none are sent, the sender's */
+    struct cv_trace_record *span; /* NULL: it is not sampled, or has been put */
+    uint8_t trace_parent_id[CV_SPAN_ID_LEN];
     unsigned tries;
     enum cv_http_framing request_framing, response_framing;
     cv_source *source;      /* for the moment; NULL: not counted */
@@ -117,6 +123,7 @@ struct exchange {
     /* For the mark of a truncated stream: what kind, and whether a line is open. */
     enum { MARK_NONE, MARK_SSE, MARK_NDJSON } mark;
     bool is_line_open;
+    bool has_trace_parent; /* the consumer has begun the trace */
 };
 
 struct cv_consumer {
@@ -283,6 +290,8 @@ void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint
 
 /* Whether the request is for the management API, and which call it is. */
 bool api_find(struct cv_consumer *c);
+/* The pattern of its path, a literal. */
+const char *api_route(const struct cv_consumer *c);
 /* After authentication: checks the right, then runs the call, or waits for its body. */
 void api_serve(struct cv_consumer *c);
 void api_body(struct cv_consumer *c, struct cv_slice data);
@@ -313,6 +322,8 @@ void resume_go_on(struct cv_consumer *c);
 /* ---- exchange.c ---- */
 
 void exchange_begin(struct cv_consumer *c);
+/* A literal for a method that is well known, "other" for the rest. */
+const char *exchange_method_name(struct cv_slice method);
 void exchange_body(struct cv_consumer *c, struct cv_slice data);
 void exchange_request_end(struct cv_consumer *c, const struct cv_http_field *trailers,
                           size_t count);
@@ -344,9 +355,37 @@ void exchange_finish(struct cv_consumer *c);
 void exchange_set_timers(struct cv_consumer *c);
 /* First byte or idle, whichever the answer waits for now. */
 void exchange_set_service_timer(struct cv_consumer *c);
+/* The first byte of the answer is here; a slow one is logged. */
+void exchange_note_first_byte(struct cv_consumer *c);
 void exchange_on_timer(struct cv_consumer *c, uint64_t now_ms);
 /* For the answer: where the request waits, or would have to, before it gives that up. */
 void exchange_note_place(struct cv_consumer *c);
+
+/* ---- tracing.c ---- */
+
+/* Of which trace the current request is a part; once its head and its source are known. */
+void tracing_begin(struct cv_consumer *c);
+/* What it is for: from here on it has spans, if its trace is sampled. `route` is a pattern, ""
+ * where nothing is there; copied. */
+void tracing_record(struct cv_consumer *c, const char *route);
+/* It is an upgrade to a link, or of `session` that is taken up again (else NULL). Its span for the
+ * session to keep; NULL: it has none. */
+const struct cv_trace_ids *tracing_link(struct cv_consumer *c, const struct cv_session *session);
+/* Steps on the way; nothing without spans. */
+void tracing_forward(struct cv_consumer *c);
+void tracing_opened(struct cv_consumer *c, bool is_reused);
+void tracing_first_byte(struct cv_consumer *c);
+/* The request has ended, however: its spans are sent. Idempotent. */
+void tracing_end(struct cv_consumer *c);
+/* It goes on elsewhere: no spans of it from here. */
+void tracing_forget(struct cv_consumer *c);
+/* The trace's id, where its spans are sent; else NULL. */
+const uint8_t *tracing_kept(const struct cv_consumer *c);
+/* traceparent and tracestate for the service. */
+struct cv_status tracing_write_request(const struct cv_consumer *c, struct cv_buf *out);
+/* What tracing.answer asks for, in an answer to the consumer; whether that is anything. */
+struct cv_status tracing_write_answer(const struct cv_consumer *c, struct cv_buf *out);
+bool tracing_is_answered(const struct cv_consumer *c);
 
 /* ---- guard.c ---- */
 

@@ -53,6 +53,7 @@ static void audit_forward(const struct cv_consumer *c)
 static void release(struct cv_consumer *c, bool is_reusable)
 {
     struct exchange *x = &c->x;
+    tracing_end(c);
     if (x->route.spec) {
         guard_tell(c, CV_BREAKER_NO_WORD); /* unless that was known before */
         tally_note(c);
@@ -102,8 +103,11 @@ void exchange_fail(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
         return;
     }
     measure_error(c, id);
+    x->error = id;
     cv_log_limited(c->worker->relay->log, CV_LOG_WARN, "http", "answer_cut", cv_status_text(id),
-                   CV_F_STR("correlationId", x->id), CV_F_STATUS(cv_status(id)),
+                   CV_F_STR("correlationId", x->id), CV_F_TRACE(&x->trace),
+                   CV_F_STR("userId", x->identity->subject), CV_F_STATUS(cv_status(id)),
+                   CV_F_STR("tunnel", x->route.spec ? x->route.spec->name : NULL),
                    CV_F_STR("hop", cv_hop_name(hop)), CV_F_STR("detail", detail));
     /* An answer that is not whole must not look so: no last chunk, and where nothing but the end of
      * the connection would tell, a reset. */
@@ -131,7 +135,7 @@ void exchange_finish(struct cv_consumer *c)
     struct exchange *x = &c->x;
     bool is_clean = x->is_request_whole && x->request_sent == cv_buf_len(&x->request);
     cv_log(c->worker->relay->log, CV_LOG_DEBUG, "http", "request", "request served",
-           CV_F_STR("correlationId", x->id), CV_F_INT("status", x->status),
+           CV_F_STR("correlationId", x->id), CV_F_TRACE(&x->trace), CV_F_INT("status", x->status),
            CV_F_STR("tunnel", x->route.spec->name), CV_F_STR("owner", visit_owner(c)),
            CV_F_STR("userId", x->identity->subject),
            CV_F_UINT("durationMs", consumer_now_ms(c) - x->started_ms));
@@ -311,10 +315,8 @@ static void on_up_data(void *arg, struct cv_slice data)
         exchange_fail(c, CV_BAD_RESPONSE, CV_HOP_SERVICE, NULL);
         return;
     }
-    if (!x->is_response_begun) {
-        x->first_byte_ns = cv_worker_now_ns(c->worker->worker);
-        measure_first_byte(c);
-    }
+    if (!x->is_response_begun)
+        exchange_note_first_byte(c);
     x->is_response_begun = true;
     if (x->is_replayable) {
         x->is_replayable = false;
@@ -426,8 +428,8 @@ static void open_upstream(struct cv_consumer *c)
 static void on_up_open(void *arg, bool is_reused)
 {
     struct cv_consumer *c = arg;
-    (void)is_reused;
     c->x.opened_ns = cv_worker_now_ns(c->worker->worker);
+    tracing_opened(c, is_reused);
     /* Who has begun to send content does not wait (RFC 9110 §10.1.1). */
     bool is_coming = c->x.body_received || cv_buf_len(&c->in) || cv_http_parser_rest(c->parser).len;
     if (c->x.is_continue_due && !is_coming) {
@@ -525,7 +527,7 @@ static const struct cv_upstream_ops up_ops = {
 };
 
 /* The head is gone when the exchange ends, and what a consumer makes up is not worth keeping. */
-static const char *method_name(struct cv_slice method)
+const char *exchange_method_name(struct cv_slice method)
 {
     static const char *const known[] = {"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
@@ -541,11 +543,12 @@ void exchange_begin(struct cv_consumer *c)
         return;
     cv_fsm_set(&c->state, CONSUMER_EXCHANGE);
     x->is_counted = true;
+    tracing_forward(c);
     (void)atomic_fetch_add_explicit(&c->worker->busy, 1, memory_order_relaxed);
     measure_begin(c);
     x->request_framing = c->head.framing;
     x->is_head_request = c->head.is_head;
-    x->method = method_name(c->head.method);
+    x->method = exchange_method_name(c->head.method);
     x->is_upgrade = c->head.is_upgrade;
     x->is_replayable = true;
     x->is_idempotent =

@@ -50,7 +50,7 @@ struct cv_status head_write_cors(const struct cv_consumer *c, struct cv_buf *out
         out, "Access-Control-Expose-Headers",
         "X-Request-Id, Retry-After, Location, RateLimit, RateLimit-Policy, "
         "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, "
-        "Culvert-Backpressure");
+        "Culvert-Backpressure, traceresponse, Server-Timing");
 }
 
 struct cv_status head_write_pressure(const struct cv_consumer *c, struct cv_buf *out)
@@ -70,8 +70,8 @@ struct cv_status head_write_pressure(const struct cv_consumer *c, struct cv_buf 
 
 /* The relay's own token never goes further; forwarding fields are written by the relay alone. */
 static const char *const drop_always[] = {
-    "Culvert-*",   "Forwarded", "X-Forwarded-*",          "X-Real-Ip", "X-Request-Id",
-    "traceparent", "Origin",    "Sec-WebSocket-Protocol", "Via",       "Max-Forwards",
+    "Culvert-*",  "Forwarded", "X-Forwarded-*",          "X-Real-Ip", "X-Request-Id", "traceparent",
+    "tracestate", "Origin",    "Sec-WebSocket-Protocol", "Via",       "Max-Forwards",
 };
 /* With these some frameworks take another method or path than those that the rules were asked for.
  */
@@ -242,6 +242,11 @@ static const char *const drop_response[] = {
     "Access-Control-*", "Culvert-*",    "Set-Cookie", "Location",
     "Content-Location", "X-Request-Id", "Date",       NULL};
 
+/* Where the relay says of which trace its answer is a part, the service does not. */
+static const char *const drop_response_traced[] = {
+    "Access-Control-*", "Culvert-*", "Set-Cookie",    "Location", "Content-Location",
+    "X-Request-Id",     "Date",      "traceresponse", NULL};
+
 static struct cv_status write_rewritten(struct cv_consumer *c, const struct cv_http_field *field,
                                         struct cv_slice prefix, struct cv_buf *out)
 {
@@ -315,7 +320,8 @@ static struct cv_status write_response(struct cv_consumer *c, const struct cv_ht
                                        struct cv_buf *out)
 {
     TRY(cv_http_write_status_line(out, head->status, head->reason));
-    TRY(cv_http_write_fields(out, head, drop_response));
+    TRY(cv_http_write_fields(out, head,
+                             tracing_is_answered(c) ? drop_response_traced : drop_response));
     TRY(write_pathful(c, head, out));
     const struct cv_slice *date = cv_http_find(head, "Date");
     char now[CV_HTTP_DATE_LEN + 1];
@@ -330,6 +336,7 @@ static struct cv_status write_response(struct cv_consumer *c, const struct cv_ht
                        cv_worker_wall_seconds(c->worker->worker), out));
     TRY(head_write_pressure(c, out));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
+    TRY(tracing_write_answer(c, out));
     if (head->status != 101)
         TRY(write_cache_rules(c, head, out));
     if (head->status == 101) {

@@ -4,7 +4,6 @@
  * whom (Via, Max-Forwards), as part of what (traceparent). Of what the consumer says of it, only
  * that which a trusted proxy vouches for goes on.
  */
-#include "base/digest.h"
 #include "config/relay_config.h"
 #include "proto/http/http_rewrite.h"
 #include "proto/http/http_writer.h"
@@ -14,45 +13,6 @@
 #include <string.h>
 
 #define TRY CV_RETURN_IF_ERROR
-
-/* W3C Trace Context §3.2.2.3: version 00, lower-case hex, neither id all zero. */
-static bool is_traceparent(struct cv_slice v)
-{
-    uint8_t bytes[16];
-    static const uint8_t zero[16];
-    if (v.len != 55 || memcmp(v.data, "00-", 3) != 0 || v.data[35] != '-' || v.data[52] != '-')
-        return false;
-    for (size_t i = 0; i < v.len; i++)
-        if (v.data[i] >= 'A' && v.data[i] <= 'F')
-            return false;
-    uint8_t flags;
-    return cv_hex_decode(cv_slice(v.data + 3, 32), bytes, 16) && memcmp(bytes, zero, 16) != 0 &&
-           cv_hex_decode(cv_slice(v.data + 36, 16), bytes, 8) && memcmp(bytes, zero, 8) != 0 &&
-           cv_hex_decode(cv_slice(v.data + 53, 2), &flags, 1);
-}
-
-static struct cv_slice take_random(struct cv_relay_worker *worker, size_t len)
-{
-    if (worker->random_left < len) {
-        cv_random(worker->random, sizeof worker->random);
-        worker->random_left = sizeof worker->random;
-    }
-    worker->random_left -= len;
-    return cv_slice(worker->random + worker->random_left, len);
-}
-
-static struct cv_status write_trace(const struct cv_consumer *c, struct cv_buf *out)
-{
-    const struct cv_slice *given = cv_http_find(&c->head, "traceparent");
-    if (given && cv_http_count(&c->head, "traceparent") == 1 && is_traceparent(*given))
-        return cv_http_write_field(out, cv_slice_str("traceparent"), *given);
-    char text[] = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00", hex[33];
-    cv_hex_encode(take_random(c->worker, 16), hex);
-    memcpy(text + 3, hex, 32);
-    cv_hex_encode(take_random(c->worker, 8), hex);
-    memcpy(text + 36, hex, 16);
-    return cv_http_write_field_str(out, "traceparent", text);
-}
 
 /* The client as an element of Forwarded or X-Forwarded-For. */
 static struct cv_status write_hop(struct cv_buf *out, bool is_forwarded, struct cv_slice before,
@@ -179,5 +139,5 @@ struct cv_status head_write_hops(const struct cv_consumer *c, struct cv_buf *out
     TRY(write_forwarding(c, out));
     TRY(write_via(c, out));
     TRY(write_max_forwards(c, out));
-    return write_trace(c, out);
+    return tracing_write_request(c, out);
 }

@@ -127,7 +127,8 @@ void measure_end(struct cv_consumer *c)
     if (c->state.state == CONSUMER_TUNNEL) /* a WebSocket's life is no duration of a request */
         return;
     uint64_t ns = now_ns(c) - c->x.started_ns;
-    cv_metrics_observe_request(block, measured->tier, ns, NULL, 0);
+    cv_metrics_observe_request(block, measured->tier, ns, tracing_kept(c),
+                               1000 * cv_worker_wall_seconds(c->worker->worker));
     cv_window_latency(&block->window, consumer_now_ms(c), ns / 1000);
 }
 

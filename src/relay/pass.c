@@ -258,6 +258,7 @@ bool pass_to_predecessor(struct cv_consumer *c)
     pass->outer = cv_port_take_conn(&c->port);
     cv_conn_set_ops(pass->outer, &outer_ops, pass);
     cv_conn_pause(pass->outer);
+    tracing_forget(c);
     consumer_gone(c);
     return true;
 }

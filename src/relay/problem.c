@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "base/digest.h"
 #include "base/json.h"
 #include "proto/http/http_writer.h"
 #include "relay/consumer_private.h"
@@ -23,8 +24,20 @@ static bool add_place(const struct cv_consumer *c, json_t *object)
                                 json_integer((json_int_t)c->x.queue_wait_ms)) == 0);
 }
 
+/* Where somebody may look the trace up. */
+static bool add_trace(const struct cv_consumer *c, json_t *object)
+{
+    char trace_id[2 * CV_TRACE_ID_LEN + 1], span_id[2 * CV_SPAN_ID_LEN + 1];
+    if (!c->worker->relay->tracing)
+        return true;
+    cv_hex_encode(cv_slice(c->x.trace.trace_id, CV_TRACE_ID_LEN), trace_id);
+    cv_hex_encode(cv_slice(c->x.trace.span_id, CV_SPAN_ID_LEN), span_id);
+    return json_object_set_new(object, "trace_id", json_string(trace_id)) == 0 &&
+           json_object_set_new(object, "span_id", json_string(span_id)) == 0;
+}
+
 /* {"type", "title", "status", "detail", "code", "category", "suggestion", "request_id", "hop"},
- * and "queue_position", "estimated_wait_ms" where it waited.
+ * "queue_position", "estimated_wait_ms" where it waited, "trace_id", "span_id" where it is traced.
  * NULL without memory. */
 static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop,
                           const char *detail)
@@ -36,7 +49,8 @@ static char *problem_json(const struct cv_consumer *c, enum cv_status_id id, enu
         "status", cv_status_http(id), "detail", detail && detail[0] ? detail : cv_status_text(id),
         "code", cv_status_code(id), "category", cv_category_name(cv_status_category(id)),
         "suggestion", cv_status_suggestion(id), "request_id", c->x.id, "hop", cv_hop_name(hop));
-    char *text = object && add_place(c, object) ? cv_json_text(object) : NULL;
+    char *text =
+        object && add_place(c, object) && add_trace(c, object) ? cv_json_text(object) : NULL;
     json_decref(object);
     return text;
 }
@@ -83,6 +97,7 @@ static struct cv_status write_own(struct cv_consumer *c, const struct own_answer
     TRY(head_write_pressure(c, out));
     if (c->x.id[0])
         TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
+    TRY(tracing_write_answer(c, out));
     if (!answer->is_reusable)
         TRY(cv_http_write_field_str(out, "Connection", "close"));
     else if (c->head.version_minor == 0)
@@ -149,12 +164,15 @@ static void log_answer(const struct cv_consumer *c, enum cv_status_id id, enum c
         return; /* told as auth_failed, with the reason */
     enum cv_log_level level = cv_status_http(id) >= 500 ? CV_LOG_WARN : CV_LOG_INFO;
     char peer[CV_ADDR_TEXT_LEN];
-    cv_log_limited(log, level, "http", "request_refused", cv_status_text(id),
-                   CV_F_STR("correlationId", c->x.id), CV_F_STATUS(cv_status(id)),
-                   CV_F_STR("hop", cv_hop_name(hop)), CV_F_STR("detail", detail),
-                   CV_F_STR("client", cv_addr_format_ip(&c->client, peer)),
-                   CV_F_STR("owner", visit_owner(c)),
-                   CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL));
+    cv_log_limited(
+        log, level, "http", "request_refused", cv_status_text(id),
+        CV_F_STR("correlationId", c->x.id), CV_F_TRACE(&c->x.trace), CV_F_STATUS(cv_status(id)),
+        CV_F_STR("hop", cv_hop_name(hop)), CV_F_STR("detail", detail),
+        CV_F_STR("client", cv_addr_format_ip(&c->client, peer)), CV_F_STR("owner", visit_owner(c)),
+        CV_F_STR("userId", c->x.identity ? c->x.identity->subject : NULL),
+        CV_F_STR("tunnel", c->x.route.spec ? c->x.route.spec->name : NULL),
+        CV_F_STR("method", c->x.method),
+        CV_F_UINT("durationMs", c->x.started_ms ? consumer_now_ms(c) - c->x.started_ms : 0));
 }
 
 /* What has come of the request's body is judged before the request is answered without it: a
@@ -208,6 +226,7 @@ void problem_answer(struct cv_consumer *c, enum cv_status_id id, enum cv_hop hop
         detail = cv_http_parser_fault(c->parser);
         is_reusable = false;
     }
+    c->x.error = id;
     log_answer(c, id, hop, detail);
     audit_refused(c, id);
     measure_error(c, id);

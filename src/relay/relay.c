@@ -32,6 +32,7 @@
 #include "relay/sockets.h"
 #include "relay/takeover.h"
 #include "relay/tally.h"
+#include "relay/tracing.h"
 #include "store/history.h"
 #include "store/usage.h"
 #include "telemetry/audit.h"
@@ -252,6 +253,7 @@ static void relay_free(struct cv_relay *relay)
         cv_token_cache_free(&relay->workers[i].tokens);
     }
     cv_takeover_free(&relay->takeover);
+    cv_relay_tracing_free(&relay->tracing);
     cv_audit(relay->record, STOPPED);
     cv_audit_free(&relay->audit);
     free(relay->workers);
@@ -291,6 +293,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
             cv_tls_server_new(config->tls_cert_file, config->tls_key_file, &relay->tls, error));
     CV_RETURN_IF_ERROR(relay_open_revocations(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_workers(relay, error));
+    CV_RETURN_IF_ERROR(cv_relay_tracing_new(relay, options->env, &relay->tracing, error));
     relay->agent_return_ms = agent_return_ms(relay);
     relay->agents_due_ms = cv_worker_now_ms(relay->workers[0].worker) + relay->agent_return_ms;
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));

@@ -28,6 +28,7 @@ struct cv_metrics_block;
 struct cv_problems;
 struct cv_registry;
 struct cv_relay_config;
+struct cv_relay_tracing;
 struct cv_revocations;
 struct cv_session;
 struct cv_ssh_host_key;
@@ -35,6 +36,7 @@ struct cv_takeover;
 struct cv_tls_server;
 struct cv_token_cache;
 struct cv_usage_table;
+struct cv_trace_queue;
 
 enum { CV_RELAY_WORKERS_MAX = 256, CV_RELAY_LISTENERS_MAX = 16, CV_RELAY_RANDOM_BYTES = 1536 };
 
@@ -60,8 +62,9 @@ struct cv_relay {
     atomic_bool is_config_changing;
     atomic_uint config_unseen; /* workers that have not passed a turn since */
     struct cv_log *log;
-    struct cv_audit *audit;        /* NULL: none is kept */
-    struct cv_audit_queue *record; /* of the main thread */
+    struct cv_audit *audit;           /* NULL: none is kept */
+    struct cv_audit_queue *record;    /* of the main thread */
+    struct cv_relay_tracing *tracing; /* NULL: no spans are sent */
     struct cv_registry *registry;
     struct cv_limits *limits;
     struct cv_metrics *metrics;                                 /* NULL: nothing is counted */
@@ -101,6 +104,7 @@ struct cv_relay_worker {
     unsigned index;
     struct cv_audit_queue *record;    /* this thread's; NULL: no audit log */
     struct cv_metrics_block *metrics; /* this thread's; NULL: nothing is counted */
+    struct cv_trace_queue *spans;     /* this thread's; NULL: none are sent */
     struct cv_token_cache *tokens;
     struct cv_usage_table *usage;  /* what its requests did in this minute; NULL: nothing */
     struct cv_consumer *consumers; /* utlist DL: connections of consumers on this worker */
@@ -152,6 +156,7 @@ struct cv_relay_options {
     int given_fd;          /* the first of given_fd_count listening sockets, for us to own */
     unsigned given_fd_count;
     const char *notify_socket; /* of the service manager (sd_notify(3)), or NULL; borrowed */
+    const char *const *env;    /* like environ, for OTEL_*; NULL: none. For the call */
 };
 
 /* A relay in this process, for `culvert server`, `culvert demo` and tests: opens keys and

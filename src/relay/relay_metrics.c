@@ -4,6 +4,7 @@
 #include "config/relay_config.h"
 #include "relay/api_private.h"
 #include "relay/registry.h"
+#include "relay/tracing.h"
 #include "telemetry/log.h"
 
 #include <stdlib.h>
@@ -173,6 +174,17 @@ static void put_pool(struct cv_metrics_snapshot *snapshot)
                     capacity > 0 ? active / capacity : 0);
 }
 
+_Static_assert((int)CV_L_DROP_COUNT == (int)CV_TRACE_DROP_COUNT &&
+                   (int)CV_L_DROP_NO_MEMORY == (int)CV_TRACE_DROP_NO_MEMORY,
+               "labels and reasons are the same list");
+
+static void put_spans(struct cv_metrics_snapshot *snapshot, const struct cv_tracer *tracer)
+{
+    for (unsigned i = 0; i < CV_TRACE_DROP_COUNT; i++)
+        cv_snapshot_set(snapshot, CV_CELL(SPANS_DROPPED, i, 0),
+                        (double)cv_tracer_dropped(tracer, (enum cv_trace_drop)i));
+}
+
 static struct cv_metrics_snapshot *take_snapshot(const struct cv_relay *relay, uint64_t now_ms)
 {
     struct cv_metrics_snapshot *snapshot = cv_metrics_snapshot(relay->metrics, now_ms);
@@ -185,6 +197,7 @@ static struct cv_metrics_snapshot *take_snapshot(const struct cv_relay *relay, u
     put_users(snapshot, relay);
     put_breakers(snapshot, relay);
     put_pool(snapshot);
+    put_spans(snapshot, cv_relay_tracer(relay->tracing));
     cv_snapshot_process(snapshot);
     return snapshot;
 }

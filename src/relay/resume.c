@@ -48,7 +48,7 @@ static void refuse(struct cv_consumer *c, struct cv_status why)
         return;
     cv_log_limited(c->worker->relay->log, CV_LOG_WARN, "session", "resume_refused",
                    cv_status_text(why.id), CV_F_STR("userId", c->x.identity->subject),
-                   CV_F_STATUS(why), CV_F_STR("correlationId", c->x.id));
+                   CV_F_STATUS(why), CV_F_STR("correlationId", c->x.id), CV_F_TRACE(&c->x.trace));
     problem_answer(c, why.id, CV_HOP_RELAY, NULL, false);
 }
 
@@ -60,6 +60,7 @@ static void hand_over(struct cv_consumer *c, const struct cv_link_claim *claim, 
     (void)snprintf(extra, sizeof extra, "Culvert-Received: %" PRIu64 "\r\nCulvert-Proof: %s\r\n",
                    received, hex);
     route_write_101(c, cv_slice_str("culvert.v1"), claim->link_id, extra);
+    (void)tracing_link(c, c->x.route.session);
     struct cv_slice early = cv_http_parser_take_rest(c->parser);
     struct cv_conn *conn = cv_port_take_conn(&c->port);
     struct cv_status status =

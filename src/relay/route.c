@@ -96,6 +96,7 @@ static struct cv_status write_101(struct cv_consumer *c, struct cv_slice protoco
     if (extra)
         TRY(cv_buf_append_str(out, extra));
     TRY(cv_http_write_field_str(out, "X-Request-Id", c->x.id));
+    TRY(tracing_write_answer(c, out));
     return cv_http_write_head_end(out);
 }
 
@@ -104,6 +105,7 @@ void route_write_101(struct cv_consumer *c, struct cv_slice protocol, const uint
 {
     struct cv_buf *out = cv_port_out(&c->port);
     size_t before = cv_buf_len(out);
+    c->x.status = 101;
     /* Nothing rather than a 101 with a field missing: the frames behind it are then no answer. */
     if (!cv_is_ok(write_101(c, protocol, link_id, extra, out)))
         cv_buf_truncate(out, before);
@@ -145,11 +147,12 @@ static void accept_link(struct cv_consumer *c, struct cv_slice protocol)
     }
     cv_random(link_id, sizeof link_id);
     route_write_101(c, protocol, link_id, NULL);
+    const struct cv_trace_ids *trace = tracing_link(c, NULL);
     struct cv_slice early = cv_http_parser_take_rest(c->parser);
     struct cv_conn *conn = cv_port_take_conn(&c->port);
     struct cv_status status =
         cv_session_accept(c->worker, conn, c->x.identity, has_agent ? agent_id : NULL, link_id,
-                          cv_slice_is(protocol, "culvert.v1"), early, c->connection);
+                          cv_slice_is(protocol, "culvert.v1"), early, c->connection, trace);
     if (!cv_is_ok(status)) {
         cv_log_limited(relay->log, CV_LOG_ERROR, "http", "link_failed", "a link could not be made",
                        CV_F_STATUS(status));
@@ -212,6 +215,7 @@ static void serve_upgrade(struct cv_consumer *c)
 {
     struct cv_buf joined;
     cv_buf_init(&joined, 2 * cv_http_request_limits.head);
+    tracing_record(c, c->worker->relay->config->ws_path);
     upgrade_link(c, &joined);
     cv_buf_done(&joined);
 }
@@ -362,6 +366,7 @@ bool route_is_due(struct cv_consumer *c)
 static void serve_tunnel(struct cv_consumer *c, const struct cv_http_tunnel_path *at)
 {
     bool has_body = c->head.framing != CV_HTTP_NO_BODY;
+    tracing_record(c, at->prefix.len ? "/t/{tunnel}/{path}" : "/{path}");
     if (serve_preflight(c))
         return;
     /* CORS does not guard WebSockets: any page may open one (RFC 6455 §10.2). */
@@ -411,6 +416,7 @@ static void serve_tunnel(struct cv_consumer *c, const struct cv_http_tunnel_path
 
 static void serve_api(struct cv_consumer *c)
 {
+    tracing_record(c, api_route(c));
     if (!route_authenticate(c))
         return;
     route_audit_auth_ok(c, "api");
@@ -419,10 +425,17 @@ static void serve_api(struct cv_consumer *c)
 
 static void serve_diagnostics(struct cv_consumer *c)
 {
+    tracing_record(c, "/api/tunnel/diagnostics");
     if (!source_admit(c, CV_LIMIT_REQUESTS) || !route_authenticate(c))
         return;
     route_audit_auth_ok(c, "api");
     pages_diagnostics(c);
+}
+
+static void serve_nothing(struct cv_consumer *c)
+{
+    tracing_record(c, "");
+    problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
 }
 
 void route_request(struct cv_consumer *c)
@@ -435,6 +448,7 @@ void route_request(struct cv_consumer *c)
     c->x.is_charged = c->is_charged;
     c->is_charged = false;
     source_find(c);
+    tracing_begin(c);
     route_go_on(c);
 }
 
@@ -478,5 +492,5 @@ void route_go_on(struct cv_consumer *c)
     else if (pages_is_diagnostics(c))
         serve_diagnostics(c);
     else
-        problem_answer(c, CV_NOT_FOUND, CV_HOP_RELAY, NULL, c->head.framing == CV_HTTP_NO_BODY);
+        serve_nothing(c);
 }

@@ -60,6 +60,11 @@ const uint8_t *cv_session_link_id(const struct cv_session *session)
     return session->link_id;
 }
 
+const struct cv_trace_ids *cv_session_trace(const struct cv_session *session)
+{
+    return session->trace.flags & CV_TRACE_SAMPLED ? &session->trace : NULL;
+}
+
 const char *cv_session_user_id(const struct cv_session *session)
 {
     return session->user_id;
@@ -318,7 +323,8 @@ static struct cv_link_options link_options(const struct cv_relay *relay, unsigne
 struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_conn *conn,
                                    struct cv_identity *identity, const uint8_t *agent_id,
                                    const uint8_t link_id[16], bool is_culvert,
-                                   struct cv_slice early, struct cv_bucket_entry *source)
+                                   struct cv_slice early, struct cv_bucket_entry *source,
+                                   const struct cv_trace_ids *trace)
 {
     struct cv_session *session = calloc(1, sizeof *session);
     if (!session)
@@ -329,6 +335,8 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     session->worker_index = worker->index;
     session->identity = cv_identity_ref(identity);
     session->since_ms = cv_worker_now_ms(worker->worker);
+    if (trace)
+        session->trace = *trace;
     memcpy(session->link_id, link_id, sizeof session->link_id);
     memcpy(&session->user_key, identity->user_key, sizeof session->user_key);
     /* Without an agent id a link is an agent of its own. */

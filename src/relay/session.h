@@ -16,6 +16,7 @@ struct cv_conn;
 struct cv_identity;
 struct cv_link_claim;
 struct cv_relay_worker;
+struct cv_trace_ids;
 
 /* Links of a user beside those that publish: forward, stdio, and those not yet that far. */
 enum { CV_SESSION_QUIET_LINKS_MAX = 10 };
@@ -23,11 +24,13 @@ enum { CV_SESSION_QUIET_LINKS_MAX = 10 };
 /* Takes over an upgraded connection (the 101 is in its output) as a link of `identity`. `early` are
  * the bytes behind the upgrade. `source` counts the connection (limits.h) and is the link's from
  * here on, but not on failure; NULL where it is not counted. `agent_id`: 16 bytes from
- * Culvert-Agent, or NULL. CV_NO_MEMORY leaves `conn` with the caller. */
+ * Culvert-Agent, or NULL. `trace`: the span of the upgrade, copied, or NULL. CV_NO_MEMORY leaves
+ * `conn` with the caller. */
 struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_conn *conn,
                                    struct cv_identity *identity, const uint8_t *agent_id,
                                    const uint8_t link_id[16], bool is_culvert,
-                                   struct cv_slice early, struct cv_bucket_entry *source);
+                                   struct cv_slice early, struct cv_bucket_entry *source,
+                                   const struct cv_trace_ids *trace);
 
 struct cv_session *cv_session_ref(struct cv_session *session);
 void cv_session_unref(struct cv_session **session);
@@ -45,7 +48,9 @@ struct cv_session_queue {
 struct cv_session_queue cv_session_queue(const struct cv_session *session);
 
 const uint8_t *cv_session_link_id(const struct cv_session *session); /* 16 bytes */
-const char *cv_session_user_id(const struct cv_session *session);    /* the subject, cut */
+/* The span of the upgrade that made the link; NULL where it was not recorded. */
+const struct cv_trace_ids *cv_session_trace(const struct cv_session *session);
+const char *cv_session_user_id(const struct cv_session *session); /* the subject, cut */
 const struct cv_user_key *cv_session_user_key(const struct cv_session *session);
 /* False while the link has no socket, waiting to be resumed. */
 bool cv_session_is_reachable(const struct cv_session *session);

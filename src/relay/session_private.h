@@ -12,6 +12,7 @@
 #include "relay/pool.h"
 #include "relay/relay.h"
 #include "relay/session.h"
+#include "telemetry/trace_context.h"
 
 /* Names a link may have, and the lines about them that go out whatever their number. */
 enum { SESSION_TUNNELS_MAX = 64, SESSION_TOLD_MAX = 2 * SESSION_TUNNELS_MAX };
@@ -42,6 +43,7 @@ struct cv_session {
     unsigned worker_index;
     uint8_t agent_id[CV_AGENT_ID_LEN];
     uint8_t link_id[16];
+    struct cv_trace_ids trace; /* of the upgrade; sampled: it was recorded */
 
     /* Below: the session's own worker only. */
     struct cv_relay_worker *worker;

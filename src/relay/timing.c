@@ -5,7 +5,12 @@
  */
 #include "config/relay_config.h"
 #include "relay/consumer_private.h"
+#include "relay/measure.h"
 #include "relay/session.h"
+#include "telemetry/log.h"
+
+/* A person has given up by then; models that are loaded first take longer. */
+enum { SLOW_MS = 5000 };
 
 /* How soon a timer that rests is looked at again. */
 enum { REST_MS = 250 };
@@ -37,6 +42,21 @@ void exchange_set_timers(struct cv_consumer *c)
     x->total_due_ms = total_ms ? consumer_now_ms(c) + total_ms : UINT64_MAX;
     x->total_paused_ms = cv_session_paused_ms(x->route.session, consumer_now_ms(c));
     exchange_set_service_timer(c);
+}
+
+void exchange_note_first_byte(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    uint64_t took_ms = consumer_now_ms(c) - x->started_ms;
+    x->first_byte_ns = cv_worker_now_ns(c->worker->worker);
+    measure_first_byte(c);
+    tracing_first_byte(c);
+    if (took_ms >= SLOW_MS)
+        cv_log_limited(c->worker->relay->log, CV_LOG_WARN, "http", "slow_request",
+                       "the service took long to begin its answer",
+                       CV_F_UINT("firstByteMs", took_ms), CV_F_STR("correlationId", x->id),
+                       CV_F_TRACE(&x->trace), CV_F_STR("userId", x->identity->subject),
+                       CV_F_STR("tunnel", x->route.spec->name), CV_F_STR("method", x->method));
 }
 
 /* For the answer: where it waits, or would have to, before it gives that up. */

@@ -120,6 +120,7 @@ static bool pack_field(const struct cv_log_field *field, uint8_t *out, size_t ca
         packed.number = field->value.status;
         break;
     case CV_LOG_FIELD_ERROR:
+    case CV_LOG_FIELD_TRACE:
     case CV_LOG_FIELD_END:
         return false;
     }

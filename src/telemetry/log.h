@@ -23,6 +23,7 @@
 #include "base/buf.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "telemetry/trace_context.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -60,6 +61,7 @@ enum cv_log_field_kind {
     CV_LOG_FIELD_BOOL,
     CV_LOG_FIELD_STATUS,
     CV_LOG_FIELD_ERROR,
+    CV_LOG_FIELD_TRACE,
 };
 
 /* One typed field. Made by the CV_F_ macros; borrows what it points to for the call. */
@@ -74,6 +76,7 @@ struct cv_log_field {
         bool flag;
         enum cv_status_id status;
         const struct cv_error *error;
+        const struct cv_trace_ids *trace;
     } value;
 };
 
@@ -107,6 +110,11 @@ struct cv_log_field {
 #define CV_F_ERROR(v)                                                                              \
     {                                                                                              \
         .kind = CV_LOG_FIELD_ERROR, .key = "error", .value.error = (v)                             \
+    }
+/* "trace_id" and "span_id" from a `const struct cv_trace_ids *`; NULL is left out. */
+#define CV_F_TRACE(v)                                                                              \
+    {                                                                                              \
+        .kind = CV_LOG_FIELD_TRACE, .key = "trace_id", .value.trace = (v)                          \
     }
 
 struct cv_log_options {

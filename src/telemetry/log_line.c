@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "telemetry/log_line.h"
 
+#include "base/digest.h"
 #include "base/digits.h"
 #include "telemetry/redact.h"
 
@@ -189,6 +190,33 @@ static void json_error(struct out *out, enum cv_status_id id, const struct cv_er
     settle(out, mark);
 }
 
+static void json_trace(struct out *out, const struct cv_trace_ids *trace)
+{
+    char hex[2 * CV_TRACE_ID_LEN + 1];
+    size_t mark = out->line->len;
+    if (!trace)
+        return;
+    cv_hex_encode(cv_slice(trace->trace_id, CV_TRACE_ID_LEN), hex);
+    put_str(out, ",\"trace_id\":\"");
+    put_str(out, hex);
+    cv_hex_encode(cv_slice(trace->span_id, CV_SPAN_ID_LEN), hex);
+    put_str(out, "\",\"span_id\":\"");
+    put_str(out, hex);
+    put_str(out, "\"");
+    settle(out, mark);
+}
+
+static void text_trace(struct out *out, const struct cv_trace_ids *trace)
+{
+    char hex[2 * CV_TRACE_ID_LEN + 1];
+    if (!trace)
+        return;
+    cv_hex_encode(cv_slice(trace->trace_id, CV_TRACE_ID_LEN), hex);
+    put_format(out, " trace_id=%s", hex);
+    cv_hex_encode(cv_slice(trace->span_id, CV_SPAN_ID_LEN), hex);
+    put_format(out, " span_id=%s", hex);
+}
+
 static void json_field(struct out *out, const struct cv_log_field *field)
 {
     size_t mark = out->line->len;
@@ -221,6 +249,9 @@ static void json_field(struct out *out, const struct cv_log_field *field)
     case CV_LOG_FIELD_ERROR:
         if (field->value.error)
             json_error(out, field->value.error->id, field->value.error);
+        return;
+    case CV_LOG_FIELD_TRACE:
+        json_trace(out, field->value.trace);
         return;
     case CV_LOG_FIELD_END:
         return;
@@ -352,6 +383,9 @@ static void text_field(struct out *out, const struct cv_log_field *field)
         break;
     case CV_LOG_FIELD_BOOL:
         put_format(out, " %s=%s", field->key, field->value.flag ? "true" : "false");
+        break;
+    case CV_LOG_FIELD_TRACE:
+        text_trace(out, field->value.trace);
         break;
     case CV_LOG_FIELD_STATUS: /* stand behind the message */
     case CV_LOG_FIELD_ERROR:

@@ -102,8 +102,10 @@ enum { CV_METRIC_TIERS_MAX = 14 };
     V(LEVEL, TRACE, "trace")
 #define CV_VALUES_DROP(V)                                                                          \
     V(DROP, QUEUE_FULL, "queue_full")                                                              \
-    V(DROP, EXPORT_FAILED, "export_failed")                                                        \
-    V(DROP, REJECTED, "rejected")
+    V(DROP, UNREACHABLE, "unreachable")                                                            \
+    V(DROP, REJECTED, "rejected")                                                                  \
+    V(DROP, SHUTDOWN, "shutdown")                                                                  \
+    V(DROP, NO_MEMORY, "no_memory")
 #define CV_VALUES_API(V) V(API, OPENAI, "openai") V(API, OLLAMA, "ollama")
 #define CV_VALUES_TOKENS(V) V(TOKENS, PROMPT, "prompt") V(TOKENS, COMPLETION, "completion")
 #define CV_VALUES_SERVICE(V)                                                                       \

@@ -294,7 +294,7 @@ class World:
 
     def env(self, extra=None):
         env = {k: v for k, v in os.environ.items()
-               if k.lower() not in PROXY_VARIABLES and not k.startswith("CULVERT_")}
+               if k.lower() not in PROXY_VARIABLES and not k.startswith(("CULVERT_", "OTEL_", "TRACING_"))}
         if os.geteuid() != 0:  # else the tests cannot look into /proc/PID of what they started
             env["CULVERT_DUMPABLE"] = "1"
         # What is limited by default would end most tests: those about limits (and about services

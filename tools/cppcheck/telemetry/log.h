@@ -19,6 +19,7 @@ struct cv_log;
 #define CV_F_BOOL(k, v) v
 #define CV_F_STATUS(v) v
 #define CV_F_ERROR(v) v
+#define CV_F_TRACE(v) v
 
 void cv_log_uses(struct cv_log *log, ...);
 
