@@ -10,6 +10,7 @@
 #include "proto/ssh/ssh.h"
 #include "proto/ws/ws.h"
 #include "relay/consumer.h"
+#include "telemetry/incident.h"
 #include "transport/link.h"
 
 struct chapter {
@@ -35,6 +36,9 @@ static const struct chapter chapters[] = {
     {&cv_ssh_channel_states, "SSH channel",
      "A stream's lower half (src/proto/ssh/channel.c). What the peer asks for begins in "
      "`requested`, what we\nask for in `opening`."},
+    {&cv_incident_states, "Incident",
+     "Something that operators are told of (src/telemetry/incident.c, docs/incidents.md). One that "
+     "was nothing is\nforgotten."},
 };
 
 static const char intro[] =

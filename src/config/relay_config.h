@@ -318,6 +318,40 @@
       "15s")                                                                                       \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, CV_SETTING_RUNTIME, \
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
+    X(incidents_alertmanager_url, "incidents.alertmanager_url", URL, "", CV_CHOICES("https|http"), \
+      NULL, 0,                                                                                     \
+      "An Alertmanager that is told of open breakers, failing requests and storms "                \
+      "(docs/incidents.md); what stands before `/api/v2/alerts`. Nobody is told unless set.",      \
+      "http://alertmanager.internal:9093")                                                         \
+    X(incidents_webhook_url, "incidents.webhook_url", URL, "", CV_CHOICES("https|http"), NULL, 0,  \
+      "A web address that gets the same as JSON, once when it begins and once when it is over.",   \
+      "https://hooks.example.org/culvert")                                                         \
+    X(incidents_runbook_url, "incidents.runbook_url", URL, "", CV_CHOICES("https|http"), NULL, 0,  \
+      "Where docs/runbooks is found, for a link in what is told.",                                 \
+      "https://docs.example.org/runbooks")                                                         \
+    X(incidents_dashboard_url, "incidents.dashboard_url", URL, "", CV_CHOICES("https|http"), NULL, \
+      0, "Where Grafana shows dashboards, for a link in what is told.",                            \
+      "https://grafana.example.org/d")                                                             \
+    X(incidents_debounce_ms, "incidents.debounce", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS),     \
+      NULL, 0, "Something must be wrong for so long before anybody is told.", "1m")                \
+    X(incidents_calm_ms, "incidents.calm", DURATION, "1m",                                         \
+      CV_RANGE(1 * CV_SECONDS, 1 * CV_HOURS), NULL, 0,                                             \
+      "And right again for so long before it is told as over; twice, four and eight times as "     \
+      "long for what comes back again and again.",                                                 \
+      "5m")                                                                                        \
+    X(incidents_repeat_ms, "incidents.repeat", DURATION, "15s",                                    \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                          \
+      "Alertmanager is told again so often that it is still so; what nobody repeats ends after "   \
+      "its `resolve_timeout`.",                                                                    \
+      "1m")                                                                                        \
+    X(incidents_error_percent, "incidents.error_percent", INT, "5", CV_RANGE(1, 100), NULL, 0,     \
+      "More of this relay's requests in 5 minutes than this must fail, of at least 10, for it to " \
+      "be told.",                                                                                  \
+      "10")                                                                                        \
+    X(incidents_storm_per_second, "incidents.storm_per_second", INT, "100",                        \
+      CV_RANGE(1, 1000000), NULL, 0,                                                               \
+      "More attempts a second than this, to open or resume a link on this relay, are a storm.",    \
+      "500")                                                                                       \
     X(audit_enabled, "audit.enabled", BOOL, "true", CV_ANY, NULL, 0,                               \
       "Keep an audit log: who connected, asked, was refused, changed what (docs/audit.md).",       \
       "false")                                                                                     \

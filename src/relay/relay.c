@@ -27,6 +27,7 @@
 #include "relay/registry.h"
 #include "relay/relay_metrics.h"
 #include "relay/relay_private.h"
+#include "relay/reporter.h"
 #include "relay/revocation.h"
 #include "relay/session_private.h"
 #include "relay/sockets.h"
@@ -236,6 +237,7 @@ static uint64_t agent_return_ms(const struct cv_relay *relay)
 
 static void relay_free(struct cv_relay *relay)
 {
+    cv_reporter_free(&relay->reporter);
     for (unsigned i = 0; relay->workers && i < relay->worker_count; i++)
         if (relay->workers[i].is_running) {
             cv_worker_stop(relay->workers[i].worker);
@@ -296,6 +298,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     CV_RETURN_IF_ERROR(cv_relay_tracing_new(relay, options->env, &relay->tracing, error));
     relay->agent_return_ms = agent_return_ms(relay);
     relay->agents_due_ms = cv_worker_now_ms(relay->workers[0].worker) + relay->agent_return_ms;
+    CV_RETURN_IF_ERROR(relay_open_reporter(relay, state_dir, error));
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));
     CV_RETURN_IF_ERROR(cv_relay_open_sockets(relay, error));
     CV_RETURN_IF_ERROR(cv_takeover_settle(relay->takeover, error));
@@ -309,6 +312,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
         CV_RETURN_IF_ERROR(cv_worker_start_thread(relay->workers[i].worker));
         relay->workers[i].is_running = true;
     }
+    CV_RETURN_IF_ERROR(cv_reporter_start(relay->reporter));
     return cv_takeover_ready(relay, error);
 }
 

@@ -29,6 +29,7 @@ struct cv_problems;
 struct cv_registry;
 struct cv_relay_config;
 struct cv_relay_tracing;
+struct cv_reporter;
 struct cv_revocations;
 struct cv_session;
 struct cv_ssh_host_key;
@@ -72,6 +73,7 @@ struct cv_relay {
     struct cv_revocations *revocations;
     struct cv_history *history;
     int64_t usage_minute; /* first worker: when all were asked for their numbers last */
+    struct cv_reporter *reporter; /* NULL: nobody is told of incidents */
     struct cv_keysource *keys;
     struct cv_auth_policy *auth_policy;
     struct cv_ssh_host_key *host_key;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The files that a relay writes: its audit log, its list of revocations, its history, the names it
- * has had.
+ * has had, incidents that somebody is to be told of.
  */
 #include "relay/relay_private.h"
 
@@ -10,6 +10,7 @@
 #include "config/state_dir.h"
 #include "net/worker.h"
 #include "relay/recall.h"
+#include "relay/reporter.h"
 #include "relay/revocation.h"
 #include "store/history.h"
 #include "telemetry/audit.h"
@@ -61,6 +62,14 @@ struct cv_status relay_open_history(struct cv_relay *relay, const char *state_di
         .log = relay->log,
     };
     return cv_history_new(&options, &relay->history);
+}
+
+struct cv_status relay_open_reporter(struct cv_relay *relay, const char *state_dir,
+                                     struct cv_error *error)
+{
+    char path[4096];
+    CV_RETURN_IF_ERROR(own_path(relay, state_dir, "incidents", "json", path, sizeof path, error));
+    return cv_reporter_new(relay, path, &relay->reporter, error);
 }
 
 static struct cv_status audit_path(const struct cv_relay *relay, const char *state_dir, char *path,

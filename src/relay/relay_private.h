@@ -40,6 +40,10 @@ void relay_open_recall(struct cv_relay *relay, const char *state_dir);
 /* First worker, now and then, or at the end: writes them down when there are others. */
 void relay_save_recall(struct cv_relay *relay, bool is_end);
 
+/* Who tells operators of incidents, where somebody is to be told. As cv_reporter_new. */
+struct cv_status relay_open_reporter(struct cv_relay *relay, const char *state_dir,
+                                     struct cv_error *error);
+
 /* ---- relay_live.c ---- */
 
 /* Looks for what another relay has revoked, such as one that takes over from this one. */

@@ -166,6 +166,11 @@ static void find_error_pairs(struct cv_metrics *metrics)
     }
 }
 
+enum cv_status_id cv_metrics_error_status(const struct cv_metrics *metrics, unsigned pair)
+{
+    return pair < metrics->error_count ? (enum cv_status_id)metrics->error_status[pair] : CV_OK;
+}
+
 static void take_tiers(struct cv_metrics *metrics, const struct cv_metrics_options *options)
 {
     size_t count = options->tier_count < CV_METRIC_TIERS_MAX ? options->tier_count

@@ -81,6 +81,9 @@ void cv_metrics_free(struct cv_metrics **metrics); /* takes NULL; nulls */
 /* The block of one thread; NULL of NULL. */
 struct cv_metrics_block *cv_metrics_block(struct cv_metrics *metrics, unsigned index);
 
+/* A status of the pair of category and code with this number, from 0; CV_OK: there are no more. */
+enum cv_status_id cv_metrics_error_status(const struct cv_metrics *metrics, unsigned pair);
+
 /* The value of the label for the tier of this number in the options. */
 unsigned cv_metrics_tier(const struct cv_metrics *metrics, size_t number);
 

@@ -106,7 +106,7 @@ def test_grafanas_types_refuse_what_has_gone():
         spoil(lambda d, p: p["fieldConfig"]["defaults"]["custom"].update(drawStyle="curve")),
         spoil(lambda d, p: p.pop("description")),
         spoil(lambda d, p: p["targets"][0].update(expression="up")),
-        spoil(lambda d, p: d["templating"]["list"][0].update(type="intervall")),
+        spoil(lambda d, p: d["templating"]["list"][0].update(type="range")),
         spoil(lambda d, p: d.update(rows=[])),
     ]
     found = compile_types(folder, bad, "spoiled")

@@ -53,7 +53,8 @@ def test_every_alert_fires_and_clears():
     ('sum by (job) (rate(tunnel_requests_total{status=~"error|timeout"}[5m]))',
      'rate(tunnel_requests_total{status=~"error|timeout"}[5m])'),
     ('status!~"cancelled|rejected"', 'status!=""'),
-    ("sum by (job, le) (rate(tunnel_request_overhead", "sum by (job) (rate(tunnel_request_overhead"),
+    ("sum by (job, le) (rate(tunnel_request_overhead",
+     "sum by (job) (rate(tunnel_request_overhead"),
     ('result!~"ok|missing"', 'result!="ok"'),
 ])
 def test_a_wrong_query_is_noticed(tmp_path, wrong):
@@ -143,7 +144,7 @@ def test_alloy_could_read_its_configuration():
 
 @pytest.mark.parametrize("old, new", [
     ("loki.write.loki.receiver", "loki.write.other.receiver"),
-    ("expressions = {", "expresions = {"),
+    ("expressions = {", "expression = {"),
     ('level     = "level",\n', 'level     = "level"\n'),
     ("stage.labels {", "stage.label {"),
     ('loki.write "loki"', 'loki.write'),
