@@ -100,6 +100,9 @@
     X(metrics_max_series, "metrics.max_series", INT, "5000", CV_RANGE(0, 1000000), NULL, 0,        \
       "Series on that page at most; further tiers are counted together as `other`. 0 has no limit.", \
       "2000")                                                                                      \
+    X(metrics_models, "metrics.models", BOOL, "true", CV_ANY, NULL, 0,                             \
+      "Read token counts and times from streamed answers of OpenAI-compatible servers and Ollama.", \
+      "false")                                                                                     \
     X(auth_jwks_url, "auth.jwks_url", URL, "", CV_CHOICES("https|http"), "AUTH0_JWKS_URI", 0,      \
       "Where the identity provider publishes the keys that sign tokens.",                          \
       "https://login.example.org/.well-known/jwks.json")                                           \

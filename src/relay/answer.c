@@ -58,6 +58,7 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
     x->status = head->status;
     x->is_service_reusable = head->keep_alive;
     x->mark = mark_for(head);
+    measure_head(c);
     x->response_framing = head->framing;
     if (head->framing == CV_HTTP_UNTIL_CLOSE || head->framing == CV_HTTP_CHUNKED)
         x->response_framing = c->head.version_minor == 0 ? CV_HTTP_UNTIL_CLOSE : CV_HTTP_CHUNKED;
@@ -102,6 +103,8 @@ static bool put_body(struct cv_consumer *c, struct cv_slice data)
         return false;
     }
     x->is_line_open = data.data[data.len - 1] != '\n';
+    if (x->model.is_on)
+        measure_body(c, data);
     return true;
 }
 

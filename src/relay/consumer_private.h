@@ -22,6 +22,7 @@
 #include "relay/port.h"
 #include "relay/relay.h"
 #include "relay/upstream.h"
+#include "telemetry/model_stream.h"
 #include "telemetry/tracer.h"
 
 enum {
@@ -124,6 +125,7 @@ struct exchange {
     enum { MARK_NONE, MARK_SSE, MARK_NDJSON } mark;
     bool is_line_open;
     bool has_trace_parent; /* the consumer has begun the trace */
+    struct cv_model_stream model; /* of an answer that may be a model's stream */
 };
 
 struct cv_consumer {

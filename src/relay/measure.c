@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 #include "relay/measure.h"
 
+#include "config/relay_config.h"
 #include "relay/consumer_private.h"
 #include "relay/relay_metrics.h"
 #include "relay/session_private.h"
 #include "transport/link.h"
 
 enum { SLOW_MS = 5000 };
+
+_Static_assert((int)CV_MODEL_OPENAI == (int)CV_L_API_OPENAI &&
+                   (int)CV_MODEL_OLLAMA == (int)CV_L_API_OLLAMA,
+               "the label is the kind of stream");
 
 static struct cv_metrics_block *block_of(const struct cv_consumer *c)
 {
@@ -57,6 +62,41 @@ void measure_answered(struct cv_consumer *c)
 {
     if (block_of(c) && c->x.first_byte_ns)
         CV_OBSERVE(block_of(c), OVERHEAD, 0, 0, now_ns(c) - c->x.first_byte_ns);
+}
+
+void measure_head(struct cv_consumer *c)
+{
+    bool is_wanted = block_of(c) && c->worker->relay->config->metrics_models;
+    cv_model_stream_init(&c->x.model, !is_wanted                 ? CV_MODEL_NO_STREAM
+                                      : c->x.mark == MARK_SSE    ? CV_MODEL_SSE
+                                      : c->x.mark == MARK_NDJSON ? CV_MODEL_NDJSON
+                                                                 : CV_MODEL_NO_STREAM);
+}
+
+void measure_body(struct cv_consumer *c, struct cv_slice data)
+{
+    cv_model_stream_feed(&c->x.model, data, now_ns(c));
+}
+
+static void count_model(struct cv_consumer *c)
+{
+    struct cv_metrics_block *block = block_of(c);
+    struct cv_model_numbers n = cv_model_stream_numbers(&c->x.model);
+    if (c->x.model.framing == CV_MODEL_NO_STREAM || n.api == CV_MODEL_UNKNOWN)
+        return;
+    if (n.first_ns)
+        CV_OBSERVE(block, MODEL_FIRST_TOKEN, n.api, 0, n.first_ns - c->x.started_ns);
+    if (n.tokens_per_second > 0)
+        CV_OBSERVE(block, MODEL_SPEED, n.api, 0, (uint64_t)(n.tokens_per_second + 0.5));
+    if (n.has_prompt) {
+        CV_OBSERVE(block, MODEL_PROMPT, n.api, 0, n.prompt_tokens);
+        cv_metrics_add(block, CV_CELL(MODEL_TOKENS, n.api, CV_L_TOKENS_PROMPT), n.prompt_tokens);
+    }
+    if (n.has_completion) {
+        CV_OBSERVE(block, MODEL_COMPLETION, n.api, 0, n.completion_tokens);
+        cv_metrics_add(block, CV_CELL(MODEL_TOKENS, n.api, CV_L_TOKENS_COMPLETION),
+                       n.completion_tokens);
+    }
 }
 
 /* What the exchange was: CV_L_STATUS_… */
@@ -124,6 +164,7 @@ void measure_end(struct cv_consumer *c)
         return;
     cv_metrics_sub(block, CV_CELL(IN_FLIGHT, measured->tier, 0), 1);
     count_outcome(c, outcome_of(c), measured->tier);
+    count_model(c);
     if (c->state.state == CONSUMER_TUNNEL) /* a WebSocket's life is no duration of a request */
         return;
     uint64_t ns = now_ns(c) - c->x.started_ns;

@@ -30,6 +30,9 @@ void measure_answer(struct cv_consumer *c, size_t len);
 void measure_first_byte(struct cv_consumer *c);
 /* The head of the answer has been handed to the consumer's connection. */
 void measure_answered(struct cv_consumer *c);
+/* Of the kind of its answer (x.mark) and, where that may be a model's stream, of its body. */
+void measure_head(struct cv_consumer *c);
+void measure_body(struct cv_consumer *c, struct cv_slice data);
 /* An error is told to the consumer, in an answer or in the middle of one. */
 void measure_error(struct cv_consumer *c, enum cv_status_id id);
 /* It is over; after measure_begin. */

@@ -40,6 +40,7 @@ void tally_note(const struct cv_consumer *c)
         return;
     uint64_t now_ns = cv_worker_now_ns(c->worker->worker);
     bool is_upgraded = x->status == 101;
+    struct cv_model_numbers model = cv_model_stream_numbers(&x->model);
     struct cv_usage_request request = {
         .status = x->status,
         .is_cut = x->is_cut,
@@ -53,6 +54,8 @@ void tally_note(const struct cv_consumer *c)
         .queue_us =
             x->is_counted ? span_us(x->started_ns, x->opened_ns ? x->opened_ns : now_ns) : 0,
         .stream_us = span_us(x->opened_ns, now_ns),
+        .prompt_tokens = model.prompt_tokens,
+        .completion_tokens = model.completion_tokens,
     };
     struct cv_usage_key key;
     cv_usage_key_init(&key, cv_session_user_key(session)->bytes, x->route.spec->name);

@@ -7,8 +7,8 @@
 
 #include "telemetry/metrics.h"
 
-/* Up to so many milliseconds of a round trip. */
-enum { QUALITY_EXCELLENT_MS = 50, QUALITY_GOOD_MS = 150, QUALITY_FAIR_MS = 400 };
+/* Below so many milliseconds of a round trip, as the agent judges (flow/quality.h). */
+enum { QUALITY_EXCELLENT_MS = 50, QUALITY_GOOD_MS = 100, QUALITY_FAIR_MS = 200 };
 
 static unsigned quality_of(const struct cv_link *link)
 {
@@ -17,11 +17,11 @@ static unsigned quality_of(const struct cv_link *link)
         return CV_L_QUALITY_DETACHED;
     if (!rtt_ms)
         return CV_L_QUALITY_UNKNOWN;
-    if (rtt_ms <= QUALITY_EXCELLENT_MS)
+    if (rtt_ms < QUALITY_EXCELLENT_MS)
         return CV_L_QUALITY_EXCELLENT;
-    if (rtt_ms <= QUALITY_GOOD_MS)
+    if (rtt_ms < QUALITY_GOOD_MS)
         return CV_L_QUALITY_GOOD;
-    return rtt_ms <= QUALITY_FAIR_MS ? CV_L_QUALITY_FAIR : CV_L_QUALITY_POOR;
+    return rtt_ms < QUALITY_FAIR_MS ? CV_L_QUALITY_FAIR : CV_L_QUALITY_POOR;
 }
 
 static void count_quality(struct cv_link *link, unsigned quality)

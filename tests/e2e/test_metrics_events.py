@@ -342,6 +342,56 @@ def test_nothing_that_a_consumer_says_is_in_a_label(usual, watch):
             assert mark not in text
 
 
+OPENAI = [b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n',
+          b'data: {"choices":[{"delta":{"content":"one"}}]}\n\n',
+          b'data: {"choices":[{"delta":{"content":" two"}}],"usage":{"prompt_tokens":11,'
+          b'"completion_tokens":2}}\n\n', b"data: [DONE]\n\n"]
+OLLAMA = [b'{"model":"m","response":"one","done":false}\n',
+          b'{"model":"m","done":true,"prompt_eval_count":26,"eval_count":290,'
+          b'"eval_duration":2900000000}\n']
+
+
+def model(kind, pieces):
+    def answer(conn, request):
+        conn.read_body(request)
+        conn.start_chunked(kind)
+        for piece in pieces:
+            for at in range(0, len(piece), 7):
+                conn.chunk(piece[at:at + 7])
+        conn.end_chunks()
+        return True
+    return answer
+
+
+@pytest.mark.parametrize(("api", "kind", "pieces", "prompt", "completion"), [
+    ("openai", "text/event-stream; charset=utf-8", OPENAI, 11, 2),
+    ("ollama", "application/x-ndjson", OLLAMA, 26, 290)])
+def test_a_models_stream(usual, watch, api, kind, pieces, prompt, completion):
+    usual.service.on("/model", model(kind, pieces))
+    assert usual.fetch("/model").body == b"".join(pieces)
+    watch.wait_added(prompt, "tunnel_model_tokens_total", api=api, kind="prompt")
+    assert watch.added("tunnel_model_tokens_total", api=api, kind="completion") == completion
+    for name in ("first_token_seconds", "prompt_tokens", "completion_tokens"):
+        assert watch.added(f"tunnel_model_{name}_count") == 1
+        assert watch.added(f"tunnel_model_{name}_count", api=api) == 1
+    assert watch.added("tunnel_model_completion_tokens_sum") == completion
+    if api == "ollama":
+        assert watch.added("tunnel_model_tokens_per_second_sum") == 100
+    usual.service.on("/model", model("text/plain", pieces))
+    usual.fetch("/model")
+    watch.wait_added(2, "tunnel_requests_total")
+    assert watch.added("tunnel_model_tokens_total") == prompt + completion
+
+
+def test_models_are_not_looked_at_when_that_is_switched_off(world):
+    scene = started(world, CULVERT_METRICS_MODELS="false")
+    scene.service.on("/model", model("text/event-stream", OPENAI))
+    assert scene.fetch("/model").body == b"".join(OPENAI)
+    scene.watch.wait_added(1, "tunnel_requests_total")
+    assert scene.watch.added("tunnel_model_tokens_total") == 0
+    assert scene.watch.added("tunnel_model_first_token_seconds_count") == 0
+
+
 @pytest.mark.long
 def test_a_slow_service(usual, watch):
     def slow(conn, request):
