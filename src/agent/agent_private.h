@@ -28,6 +28,7 @@ enum berth_tunnel_state {
 struct berth_tunnel {
     enum berth_tunnel_state state;
     char reason[256]; /* what the relay said when it refused */
+    char health[24];  /* … and of the service behind it, last; "": nothing yet */
 };
 
 /* What a berth is to another one, which it may replace. */

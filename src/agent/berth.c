@@ -265,6 +265,21 @@ static void on_shutdown(struct berth *berth, uint64_t after_ms, bool is_handed_o
         (void)cv_worker_timer_start(agent->worker, &berth->successor, delay_ms);
 }
 
+/* The relay has looked at the service, through this agent. */
+static void on_health(struct berth *berth, size_t index, const char *health)
+{
+    struct cv_agent *agent = berth->agent;
+    const struct cv_publication *p = &agent->tunnels[index].publication;
+    bool is_bad = strcmp(health, "service_down") == 0 || strcmp(health, "service_slow") == 0;
+    bool is_cut = !cv_slice_to_str(cv_slice_str(health), berth->tunnels[index].health,
+                                   sizeof berth->tunnels[index].health);
+    if (!is_cut)
+        cv_log_limited(
+            agent->options.log, is_bad ? CV_LOG_WARN : CV_LOG_INFO, "agent", "service_health",
+            is_bad ? "the local service is not well" : "the local service answers",
+            CV_F_STR("tunnel", p->name), CV_F_STR("target", p->target), CV_F_STR("state", health));
+}
+
 static void on_control(void *arg, const struct cv_link_control *control)
 {
     struct berth *berth = arg;
@@ -289,6 +304,8 @@ static void on_control(void *arg, const struct cv_link_control *control)
                "others who are let in reach the tunnel here", CV_F_STR("tunnel", control->tunnel),
                CV_F_STR("path", control->message),
                CV_F_STR("relay", cv_uplink_access(berth->uplink)->relay));
+    } else if (is_ours && strcmp(control->code, "service") == 0) {
+        on_health(berth, index, control->message);
     } else if (is_ours && strcmp(control->code, "refused") == 0) {
         (void)snprintf(berth->tunnels[index].reason, sizeof berth->tunnels[index].reason, "%s",
                        control->message);

@@ -91,6 +91,7 @@ static json_t *tunnel_value(const struct cv_agent *agent, size_t index)
     const struct agent_tunnel *tunnel = &agent->tunnels[index];
     const struct cv_publication *p = &tunnel->publication;
     const char *state = tunnel->is_replaced ? "replaced" : "waiting", *reason = NULL;
+    const char *health = "unknown"; /* as long as no relay that can be reached has said */
     char url[AGENT_URL_MAX] = "";
     size_t links = 0;
     for (const struct berth *b = agent->berths; b; b = b->next) {
@@ -99,6 +100,8 @@ static json_t *tunnel_value(const struct cv_agent *agent, size_t index)
             continue;
         if (there->state == TUNNEL_PUBLISHED && links++ == 0)
             agent_tunnel_url(b, p, url);
+        if (there->state == TUNNEL_PUBLISHED && there->health[0])
+            health = there->health;
         if (there->state == TUNNEL_REFUSED)
             reason = there->reason[0] ? there->reason : "the relay gives no reason";
     }
@@ -106,10 +109,11 @@ static json_t *tunnel_value(const struct cv_agent *agent, size_t index)
         state = "published";
     else if (reason && !tunnel->is_replaced)
         state = "refused";
-    return json_pack("{s:s, s:s, s:o, s:s, s:o, s:o, s:o}", "name", p->name, "kind",
+    return json_pack("{s:s, s:s, s:o, s:s, s:s, s:o, s:o, s:o}", "name", p->name, "kind",
                      p->is_http ? "http" : "tcp", "target", words(p->target), "state", state,
-                     "links", number(links), "url", url[0] ? json_string(url) : json_null(),
-                     "reason", reason && !links ? words(reason) : json_null());
+                     "health", links ? health : "agent_offline", "links", number(links), "url",
+                     url[0] ? json_string(url) : json_null(), "reason",
+                     reason && !links ? words(reason) : json_null());
 }
 
 static json_t *port_value(const struct cv_agent *agent)

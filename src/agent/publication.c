@@ -111,7 +111,8 @@ static char *make_json(const struct cv_publication *p, const struct cv_tunnel_co
 {
     const char *host = config->host && config->host[0] ? config->host : p->target;
     bool passes = config->authorization && strcmp(config->authorization, "pass") == 0;
-    json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:o*, s:I, s:b}", "name", p->name, "kind",
+    json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o*, s:I, s:b}", "name", p->name,
+                               "canary", config->canary ? config->canary : "auto", "kind",
                                p->is_http ? "http" : "tcp", "host", host, "preset", preset->name,
                                "allow", make_rules(config, preset), "concurrency",
                                (json_int_t)config->concurrency, "pass_authorization", (int)passes);

@@ -101,12 +101,29 @@ static void print_link(const json_t *link)
     (void)printf("\n");
 }
 
+/* What the relay has found out about the service; that a link is up says nothing about it. */
+static void print_health(const char *health)
+{
+    static const struct {
+        const char *health, *text;
+    } words[] = {
+        {"active", ", the service answers"},
+        {"service_slow", ", THE SERVICE IS SLOW OR LOADING"},
+        {"service_down", ", THE SERVICE IS DOWN"},
+        {"unknown", ", nobody has seen its service yet"},
+    };
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(health, words[i].health) == 0)
+            (void)printf("%s", words[i].text);
+}
+
 static void print_tunnel(const json_t *tunnel)
 {
     (void)printf("  tunnel  ");
     cv_agents_print_text(text_of(tunnel, "name"), stdout);
     (void)printf("  ");
     cv_agents_print_text(text_of(tunnel, "state"), stdout);
+    print_health(text_of(tunnel, "health"));
     (void)printf("  ");
     if (text_of(tunnel, "url")[0]) {
         cv_agents_print_text(text_of(tunnel, "url"), stdout);

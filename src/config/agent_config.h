@@ -40,6 +40,10 @@
       "A request may take this long altogether; 0 has no limit. Without it the relay's.", "30m")   \
     X(concurrency, "concurrency", INT, "0", CV_RANGE(0, 1000), NULL, 0,                            \
       "Requests that the service gets at once, others wait; 0 sets no limit of its own.", "4")     \
+    X(canary, "canary", STRING, "auto", CV_ANY, NULL, 0,                                           \
+      "What the relay asks the service for when nobody else has for a while, to know whether it "  \
+      "is up: a path, auto (the preset's, else HEAD /), connect (only a connection), off.",        \
+      "/healthz")                                                                                  \
     X(share, "share", LIST, "", CV_ANY, NULL, 0,                                                   \
       "Who else may use the tunnel, at /t/OWNER~NAME/: subjects as their tokens have them, and "   \
       "`group:NAME` for whoever's token is in that group. At most 64; without it, nobody.",        \

@@ -376,6 +376,18 @@
       "1GiB")                                                                                      \
     X(audit_keep, "audit.keep", INT, "16", CV_RANGE(0, 100000), NULL, 0,                           \
       "Renamed files that are kept, the oldest go; 0 keeps all.", "100")                           \
+    X(canary_interval_ms, "canary.interval", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,  \
+      "A tunnel whose service no request has seen for so long gets a small one of the relay's own, "  \
+      "which tells whether it is up (docs/health.md); 0 sends none.",                              \
+      "2m")                                                                                        \
+    X(canary_timeout_ms, "canary.timeout", DURATION, "10s",                                        \
+      CV_RANGE(100, 5 * CV_MINUTES), NULL, 0,                                                      \
+      "A service that has not answered it by then is slow.", "30s")                                \
+    X(canary_slow_ms, "canary.slow", DURATION, "2s", CV_RANGE(1, 5 * CV_MINUTES), NULL, 0,         \
+      "… and so is one that took so long.", "5s")                                                  \
+    X(health_stall_ms, "health.stall", DURATION, "10s",                                            \
+      CV_RANGE(2 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                          \
+      "A worker that has not come around for so long makes /livez say 503.", "30s")                \
     X(history_enabled, "history.enabled", BOOL, "true", CV_ANY, NULL, 0,                           \
       "Keep what users and tunnels did, by minute and hour, in history-ADDRESS.db in the state "   \
       "folder, ADDRESS being the first of `listen` (docs/history.md).",                            \

@@ -8,6 +8,7 @@
  */
 #include "config/relay_config.h"
 #include "proto/http/http_writer.h"
+#include "relay/canary.h"
 #include "relay/consumer_private.h"
 #include "relay/measure.h"
 
@@ -78,6 +79,7 @@ static bool take_head(struct cv_consumer *c, const struct cv_http_head *head)
     x->is_head_out = true;
     bool is_fault = head->status >= 502 && head->status <= 504 &&
                     c->worker->relay->config->breaker_counts_statuses;
+    canary_saw_answer(c);
     guard_tell(c, is_fault ? CV_BREAKER_FAILURE : CV_BREAKER_SUCCESS);
     cv_port_flush(&c->port);
     measure_answered(c);

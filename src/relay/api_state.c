@@ -7,6 +7,7 @@
  */
 #include "base/digest.h"
 #include "relay/api_private.h"
+#include "relay/canary.h"
 #include "relay/limits.h"
 #include "relay/pool.h"
 #include "relay/session_private.h"
@@ -35,6 +36,7 @@ static const char *id_text(const struct cv_session *session, char out[33])
 /* ---- lists ---- */
 
 struct listing {
+    const struct cv_relay *relay;
     json_t *list;
     uint64_t now_ms;
     size_t count;
@@ -71,6 +73,17 @@ static json_t *link_json(const struct cv_session *session, uint64_t now_ms)
     return link;
 }
 
+/* What was seen last of the service: null where nothing ever was. */
+static json_t *seen_json(const struct cv_pulse_view *seen)
+{
+    if (seen->verdict == CV_PULSE_NONE)
+        return json_null();
+    return json_pack("{s:I, s:s, s:i, s:o}", "age_ms", (json_int_t)seen->age_ms, "by",
+                     seen->is_canary ? "canary" : "request", "latency_ms", (int)seen->latency_ms,
+                     "code",
+                     seen->status ? json_string(cv_status_code(seen->status)) : json_null());
+}
+
 static void add_tunnel(void *arg, const struct cv_registry_tunnel *tunnel)
 {
     struct listing *listing = arg;
@@ -84,20 +97,25 @@ static void add_tunnel(void *arg, const struct cv_registry_tunnel *tunnel)
             json_decref(links);
             links = NULL;
         }
-    json_t *object =
-        links ? json_pack("{s:s, s:s, s:s, s:i, s:s, s:o, s:b, s:o}", "name", tunnel->spec->name,
-                          "owner", cv_session_user_id(cv_registry_tunnel_session(tunnel, 0)),
-                          "kind", is_http ? "http" : "tcp", "concurrency",
-                          (int)tunnel->spec->concurrency, "preset", tunnel->spec->preset, "links",
-                          links, "public", (int)tunnel->spec->share.is_public, "share",
-                          cv_share_list(&tunnel->spec->share))
-              : NULL;
+    struct cv_pulse_view seen;
+    enum cv_tunnel_health health = canary_judge(listing->relay, tunnel, listing->now_ms, &seen);
+    json_t *object = links
+                         ? json_pack("{s:s, s:s, s:o, s:s, s:s, s:i, s:s, s:o, s:b, s:o}", "name",
+                                     tunnel->spec->name, "state", cv_tunnel_health_name(health),
+                                     "seen", seen_json(&seen), "owner",
+                                     cv_session_user_id(cv_registry_tunnel_session(tunnel, 0)),
+                                     "kind", is_http ? "http" : "tcp", "concurrency",
+                                     (int)tunnel->spec->concurrency, "preset", tunnel->spec->preset,
+                                     "links", links, "public", (int)tunnel->spec->share.is_public,
+                                     "share", cv_share_list(&tunnel->spec->share))
+                         : NULL;
     listing->is_failed = json_array_append_new(listing->list, object) != 0;
 }
 
 void api_tunnels(struct cv_consumer *c, const json_t *body)
 {
-    struct listing listing = {.list = json_array(), .now_ms = consumer_now_ms(c)};
+    struct listing listing = {
+        .relay = c->worker->relay, .list = json_array(), .now_ms = consumer_now_ms(c)};
     (void)body;
     if (listing.list)
         cv_registry_each(c->worker->relay->registry, scope_of(c), add_tunnel, &listing);

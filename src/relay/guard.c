@@ -9,6 +9,7 @@
  * leaving, full queues and lost links never do.
  */
 #include "config/relay_config.h"
+#include "relay/canary.h"
 #include "relay/consumer_private.h"
 #include "telemetry/log.h"
 #include "telemetry/metrics.h"
@@ -84,6 +85,7 @@ static bool is_slow_by_nature(const struct exchange *x)
 void guard_tell_failure(struct cv_consumer *c, enum cv_status_id id)
 {
     bool is_fault = false;
+    canary_saw_failure(c, id);
     switch (id) {
     case CV_SERVICE_REFUSED:
     case CV_SERVICE_TIMEOUT:

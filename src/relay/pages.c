@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-#include "auth/keysource.h"
+#include "base/json.h"
 #include "relay/consumer_private.h"
+#include "relay/health.h"
 #include "relay/registry.h"
 #include "relay/relay_metrics.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* The pages are read only: anything else was answered. */
 static bool is_refused(struct cv_consumer *c)
@@ -18,7 +20,6 @@ static bool is_refused(struct cv_consumer *c)
 
 bool pages_health(struct cv_consumer *c)
 {
-    struct cv_relay *relay = c->worker->relay;
     bool is_live = cv_slice_is(c->head.path, "/livez");
     bool is_ready = cv_slice_is(c->head.path, "/readyz");
     bool is_health =
@@ -27,24 +28,23 @@ bool pages_health(struct cv_consumer *c)
         return false;
     if (is_refused(c))
         return true;
-    bool is_draining = atomic_load_explicit(&relay->is_draining, memory_order_relaxed);
-    bool has_keys = cv_keysource_state(relay->keys, consumer_now_ms(c)) != CV_KEYSOURCE_EMPTY;
-    bool is_good = is_live || (!is_draining && has_keys);
-    char body[256];
-    if (is_health)
-        (void)snprintf(body, sizeof body,
-                       "{\"status\":\"%s\",\"version\":\"%s\",\"instance\":\"%s\",\"keys\":\"%s\","
-                       "\"tunnels\":%zu}\n",
-                       is_draining ? "draining"
-                       : has_keys  ? "ok"
-                                   : "no keys",
-                       CV_VERSION, relay->instance,
-                       cv_keysource_state_name(cv_keysource_state(relay->keys, consumer_now_ms(c))),
-                       cv_registry_tunnels(relay->registry));
+    bool is_turning = health_stalled(c->worker) == 0;
+    bool is_good = is_live     ? is_turning
+                   : is_health ? is_turning && health_is_ready(c->worker)
+                               : health_is_ready(c->worker);
+    json_t *object = is_health ? health_json(c->worker) : NULL;
+    char *text = object ? cv_json_text(object) : NULL;
+    json_decref(object);
+    if (is_health && !text)
+        problem_answer(c, CV_NO_MEMORY, CV_HOP_RELAY, NULL, false);
     else
-        (void)snprintf(body, sizeof body, "%s\n", is_good ? "ok" : "not ready");
-    problem_simple(c, is_good ? 200 : 503, is_health ? "application/json" : "text/plain", body,
-                   "Cache-Control: no-store\r\n");
+        problem_simple(c, is_good ? 200 : 503, is_health ? "application/json" : "text/plain",
+                       is_health ? text
+                       : is_good ? "ok\n"
+                       : is_live ? "a worker does not turn\n"
+                                 : "not ready\n",
+                       "Cache-Control: no-store\r\n");
+    free(text);
     return true;
 }
 

@@ -40,6 +40,7 @@ struct cv_pipe {
     bool is_reused;
     bool is_queued; /* waiting, and counted so */
     bool is_last;   /* its tunnel was withdrawn: not used for another request */
+    bool is_canary;
     uint64_t idle_since_ms;
     struct cv_pipe *prev, *next;
 };
@@ -180,10 +181,10 @@ static void note_held(struct cv_pipe *pipe)
 
 static void pipe_free(struct cv_pipe *pipe)
 {
-    if (pipe->state == PIPE_OPEN)
+    if (pipe->state == PIPE_OPEN && !pipe->is_canary)
         note_held(pipe);
     leave_list(pipe);
-    if (pipe->state != PIPE_IDLE)
+    if (pipe->state != PIPE_IDLE && !pipe->is_canary)
         count_load(pipe->pool, -1);
     if (pipe->stream)
         cv_stream_close(pipe->stream);
@@ -293,7 +294,7 @@ static size_t in_use(const struct cv_pool *pool, const char *name)
 {
     size_t count = 0;
     for (const struct cv_pipe *p = pool->active; p; p = p->next)
-        count += strcmp(p->spec->name, name) == 0;
+        count += !p->is_canary && strcmp(p->spec->name, name) == 0;
     return count;
 }
 
@@ -328,7 +329,8 @@ static void evict_idle(struct cv_pool *pool)
 static struct cv_status try_open(struct cv_pipe *pipe)
 {
     struct cv_pool *pool = pipe->pool;
-    if (cv_link_is_detached(pool->session->link) || is_held_by_concurrency(pool, pipe->spec))
+    bool is_held = !pipe->is_canary && is_held_by_concurrency(pool, pipe->spec);
+    if (cv_link_is_detached(pool->session->link) || is_held)
         return cv_status(CV_AGAIN);
     struct cv_status status =
         cv_stream_open(pool->session->link, CV_STREAM_FORWARDED, pipe->spec->name, pipe->port,
@@ -502,11 +504,13 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
                              .port = port,
                              .max_idle_ms = wish->max_idle_ms,
                              .priority = wish->priority,
-                             .consumer = wish->consumer};
+                             .consumer = wish->consumer,
+                             .is_canary = wish->is_canary};
     if (wish->correlation)
         (void)cv_slice_to_str(cv_slice_str(wish->correlation), pipe->correlation,
                               sizeof pipe->correlation);
-    count_load(pool, 1);
+    if (!pipe->is_canary)
+        count_load(pool, 1);
     /* Who came first goes first. */
     struct cv_status status = pool->waiting.count ? cv_status(CV_AGAIN) : try_open(pipe);
     if (cv_is_ok(status)) {
@@ -515,8 +519,9 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
         return status;
     }
     uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
-    if (status.id == CV_AGAIN && !cv_limits_queue_enter(limits_of(pool), user_tag(pipe),
-                                                        pool->waiting.count, now_ms, &pipe->queuer))
+    if (status.id == CV_AGAIN &&
+        (pipe->is_canary || !cv_limits_queue_enter(limits_of(pool), user_tag(pipe),
+                                                   pool->waiting.count, now_ms, &pipe->queuer)))
         status = cv_status(CV_QUEUE_FULL);
     enter(pipe, PIPE_WAITING);
     if (status.id != CV_AGAIN) {

@@ -77,34 +77,13 @@ struct cv_status cv_registry_new(struct cv_registry **out)
     return cv_ok();
 }
 
-static struct cv_gate *gate_new(void)
-{
-    struct cv_gate *gate = calloc(1, sizeof *gate);
-    if (gate)
-        atomic_init(&gate->refs, 1);
-    return gate;
-}
-
-static struct cv_gate *gate_ref(struct cv_gate *gate)
-{
-    (void)atomic_fetch_add_explicit(&gate->refs, 1, memory_order_relaxed);
-    return gate;
-}
-
-static void gate_unref(struct cv_gate **gate)
-{
-    if (*gate && atomic_fetch_sub_explicit(&(*gate)->refs, 1, memory_order_acq_rel) == 1)
-        free(*gate);
-    *gate = NULL;
-}
-
 static void entry_free(struct user *user, struct entry *entry)
 {
     HASH_DEL(user->entries, entry);
     for (size_t i = 0; i < entry->count; i++)
         cv_session_unref(&entry->publishers[i].session);
     cv_tunnel_spec_unref(&entry->spec);
-    gate_unref(&entry->gate);
+    cv_gate_unref(&entry->gate);
     free(entry->publishers);
     free(entry);
 }
@@ -200,7 +179,7 @@ struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_
         const struct publisher *publisher = choose(entry, prefer_worker);
         route->spec = cv_tunnel_spec_ref(entry->spec);
         route->session = cv_session_ref(publisher->session);
-        route->gate = gate_ref(entry->gate);
+        route->gate = cv_gate_ref(entry->gate);
         route->port = publisher->port;
         status = CV_OK;
     } else if (entry && now_ms - entry->gone_ms < REGISTRY_REMEMBER_MS) {
@@ -218,7 +197,7 @@ void cv_route_done(struct cv_route *route)
 {
     cv_tunnel_spec_unref(&route->spec);
     cv_session_unref(&route->session);
-    gate_unref(&route->gate);
+    cv_gate_unref(&route->gate);
 }
 
 static bool is_same_agent(const struct cv_session *a, const struct cv_session *b)
@@ -275,7 +254,7 @@ static struct cv_status obtain_entry(struct cv_registry *registry, struct user *
         return cv_status(CV_NO_RESOURCES);
     struct entry *entry = calloc(1, sizeof *entry);
     if (entry)
-        entry->gate = gate_new();
+        entry->gate = cv_gate_new();
     if (!entry || !entry->gate) {
         free(entry);
         return cv_status(CV_NO_MEMORY);
@@ -438,8 +417,10 @@ static void each_of(const struct user *user,
                     void (*each)(void *arg, const struct cv_registry_tunnel *tunnel), void *arg)
 {
     for (const struct entry *e = user->entries; e; e = e->hh.next) {
-        const struct cv_registry_tunnel tunnel = {
-            .spec = e->spec, .publishers = e->publishers, .session_count = e->count};
+        const struct cv_registry_tunnel tunnel = {.spec = e->spec,
+                                                  .gate = e->gate,
+                                                  .publishers = e->publishers,
+                                                  .session_count = e->count};
         if (e->count)
             each(arg, &tunnel);
     }
@@ -538,6 +519,16 @@ void cv_registry_each_gate(struct cv_registry *registry, const struct cv_user_ke
     for (; user; user = key ? NULL : user->hh.next)
         each_gate_of(user, each, arg);
     (void)pthread_rwlock_unlock(&registry->lock);
+}
+
+struct cv_gate *cv_registry_gate(struct cv_registry *registry, const struct cv_user_key *key,
+                                 struct cv_slice name)
+{
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    struct entry *entry = find_entry(find_user(registry, key), name);
+    struct cv_gate *gate = entry ? cv_gate_ref(entry->gate) : NULL;
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return gate;
 }
 
 bool cv_registry_reset_gate(struct cv_registry *registry, const struct cv_user_key *key,

@@ -10,6 +10,7 @@
 #define CV_RELAY_REGISTRY_H
 
 #include "flow/breaker.h"
+#include "flow/pulse.h"
 #include "relay/tunnel.h"
 
 struct cv_recall; /* relay/recall.h */
@@ -30,7 +31,13 @@ void cv_registry_free(struct cv_registry **registry);
 struct cv_gate {
     atomic_uint refs;
     cv_breaker breaker;
+    struct cv_pulse pulse;
 };
+
+/* With one reference, or NULL without memory; unref takes NULL and nulls. Any thread. */
+struct cv_gate *cv_gate_new(void);
+struct cv_gate *cv_gate_ref(struct cv_gate *gate);
+void cv_gate_unref(struct cv_gate **gate);
 
 /* What a lookup gives: references that the caller gives back with cv_route_done. */
 struct cv_route {
@@ -103,6 +110,10 @@ struct cv_gate_view {
 };
 void cv_registry_each_gate(struct cv_registry *registry, const struct cv_user_key *user,
                            void (*each)(void *arg, const struct cv_gate_view *view), void *arg);
+/* The gate of a name, with a reference for the caller; NULL: there is none. */
+struct cv_gate *cv_registry_gate(struct cv_registry *registry, const struct cv_user_key *user,
+                                 struct cv_slice name);
+
 /* Closes the breaker of a name; false: there is no such name. */
 bool cv_registry_reset_gate(struct cv_registry *registry, const struct cv_user_key *user,
                             struct cv_slice name);
@@ -110,6 +121,7 @@ bool cv_registry_reset_gate(struct cv_registry *registry, const struct cv_user_k
 /* A published name, for the management API. Borrowed for the call. */
 struct cv_registry_tunnel {
     const struct cv_tunnel_spec *spec;
+    const struct cv_gate *gate;
     const void *publishers;
     size_t session_count; /* at least 1 */
 };

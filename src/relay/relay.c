@@ -21,6 +21,7 @@
 #include "net/worker.h"
 #include "proto/ssh/host_key.h"
 #include "relay/consumer.h"
+#include "relay/health.h"
 #include "relay/keys.h"
 #include "relay/limits.h"
 #include "relay/recall.h"
@@ -223,6 +224,7 @@ static struct cv_status open_workers(struct cv_relay *relay, struct cv_error *er
         CV_RETURN_IF_ERROR(cv_token_cache_new(CV_TOKEN_CACHE_DEFAULT_ENTRIES,
                                               relay->config->auth_cache_ttl_ms, &worker->tokens));
         cv_timer_init(&worker->tick, on_tick, worker);
+        health_begin(worker);
     }
     return cv_worker_timer_start(relay->workers[0].worker, &relay->workers[0].tick, 1);
 }

@@ -92,6 +92,9 @@ struct cv_relay {
     struct cv_recall *recall;  /* names from before the start; or NULL */
     unsigned recall_additions; /* first worker: of the registry, when they were written last */
     uint64_t recall_saved_ms, recall_due_ms;
+    /* How many tunnels are in which state (flow/pulse.h), as of counted_ms. */
+    atomic_uint health_counts[5];
+    atomic_uint_least64_t counted_ms;
     uint64_t agents_due_ms;     /* until then requests wait for agents that come back */
     uint64_t agent_return_ms;   /* so long bare streams wait for one at any time */
     uint64_t notice_ms;         /* agents are told to be elsewhere within */
@@ -124,7 +127,10 @@ struct cv_relay_worker {
                                               call for many requests */
     size_t random_left;                    /* unused, at the end */
     struct cv_fetch *key_fetch;
-    struct cv_timer tick; /* first worker: housekeeping */
+    struct cv_timer tick;          /* first worker: housekeeping */
+    struct cv_timer beat;          /* health.c: the loop turns */
+    atomic_uint_least64_t beat_ms; /* when it did last */
+    uint64_t late_ms;              /* when it was last found to have been away */
     uint64_t expire_due_ms;
     uint64_t trim_due_ms; /* when memory may be given back next */
     unsigned crowd;       /* the most connections since it was */

@@ -29,7 +29,7 @@ void bench_token(const struct bench *bench, const char *subject, struct cv_buf *
 
 void bench_start(struct bench *bench, const char *workers, const char *const *settings)
 {
-    struct cv_override overrides[BENCH_SETTINGS_MAX + 6] = {
+    struct cv_override overrides[BENCH_SETTINGS_MAX + 7] = {
         {"listen", "127.0.0.1:0", "test"},
         {"workers", workers, "test"},
         /* A lost link ends at once; resuming has tests of its own. */
@@ -38,8 +38,10 @@ void bench_start(struct bench *bench, const char *workers, const char *const *se
         {"limits.free.requests_per_minute", "0", "test"},
         {"limits.ip.requests_per_minute", "0", "test"},
         {"breaker.failures", "0", "test"},
+        /* The agents of a bench expect no streams but those of its requests. */
+        {"canary.interval", "0", "test"},
     };
-    size_t count = 6;
+    size_t count = 7;
     for (; settings && settings[0]; settings += 2)
         overrides[count++] = (struct cv_override){settings[0], settings[1], "test"};
     struct cv_config_sources sources = {

@@ -14,6 +14,7 @@
 #include "proto/link/resume.h"
 #include "proto/ssh/ssh.h"
 #include "relay/bridge.h"
+#include "relay/canary.h"
 #include "relay/limits.h"
 #include "relay/measure.h"
 #include "relay/session_private.h"
@@ -265,6 +266,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
              CV_F_UINT("durationMs", now_ms - session->since_ms));
     measure_down(session, why.id);
     session->link = NULL;
+    canary_stop(session);
     cv_worker_timer_stop(worker->worker, &session->expiry);
     cv_registry_remove_link(relay->registry, session);
     session_withdraw_all(session);

@@ -10,6 +10,7 @@
 #include "base/digest.h"
 #include "config/relay_config.h"
 #include "proto/http/http_path.h"
+#include "relay/canary.h"
 #include "relay/limits.h"
 #include "relay/measure.h"
 #include "relay/session_private.h"
@@ -296,6 +297,7 @@ static bool announce(struct cv_session *session, struct session_tunnel *tunnel)
     forget_replaced(session, tunnel->spec->name);
     log_tunnel(session, "tunnel_published", "tunnel published", tunnel->spec->name, tunnel->port);
     say_shared(session, tunnel->spec);
+    canary_start(session);
     return true;
 }
 
@@ -407,6 +409,8 @@ void session_say_again(struct cv_session *session)
     uint64_t now_ms = cv_worker_now_ms(session->worker->worker);
     LL_FOREACH(session->replaced, entry)
     session_notice(session, "replaced", entry->name, cv_status_text(CV_REPLACED), 0);
+    for (size_t i = 0; i < session->tunnel_count; i++)
+        session->tunnels[i].told = CV_TUNNEL_UNKNOWN; /* canary.c says it when it looks next */
     if (session->shutdown_due_ms)
         cv_session_announce_shutdown(
             session, session->shutdown_due_ms > now_ms ? session->shutdown_due_ms - now_ms : 0);

@@ -21,6 +21,7 @@ enum { SESSION_TUNNELS_MAX = 64, SESSION_TOLD_MAX = 2 * SESSION_TUNNELS_MAX };
 struct session_tunnel {
     struct cv_tunnel_spec *spec;
     uint32_t port;
+    enum cv_tunnel_health told; /* to the agent */
     bool is_published;
     bool is_described; /* by tunnel@culvert; otherwise spec has the defaults */
 };
@@ -57,6 +58,7 @@ struct cv_session {
     struct session_name *replaced; /* utlist LL, at most SESSION_TUNNELS_MAX */
     uint64_t shutdown_due_ms;      /* the relay stops then; 0: it does not */
     struct cv_pool pool;
+    struct canary *canary; /* NULL: none yet */
     bool is_diagnosing;             /* it has asked for CV_DIAGNOSE_NAME */
     bool has_moved;                 /* its agent has another link to somewhere else */
     bool is_withdrawn;              /* for good */

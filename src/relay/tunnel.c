@@ -19,6 +19,7 @@ static struct cv_tunnel_spec *spec_new(void)
         atomic_init(&spec->refs, 1);
         (void)cv_slice_to_str(cv_slice_str("localhost"), spec->host, sizeof spec->host);
         (void)cv_slice_to_str(cv_slice_str("none"), spec->preset, sizeof spec->preset);
+        (void)cv_slice_to_str(cv_slice_str("auto"), spec->canary, sizeof spec->canary);
         spec->passes_authorization = true;
     }
     return spec;
@@ -117,6 +118,17 @@ static struct cv_status parse_text(const json_t *object, const char *key, char *
     return cv_ok();
 }
 
+/* As a request line may have it (RFC 9112 §3.2.1), without a query's doubtful bytes. */
+static bool is_canary(const char *text)
+{
+    static const char *const words[] = {"auto", "connect", "off"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(text, words[i]) == 0)
+            return true;
+    return text[0] == '/' && strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                          "0123456789-._~!$&'()*+,;=:@%/?") == strlen(text);
+}
+
 static struct cv_status parse_number(const json_t *object, const char *key, json_int_t max,
                                      uint32_t *out, bool *is_given, struct cv_error *error)
 {
@@ -153,6 +165,9 @@ static struct cv_status parse_object(const json_t *object, struct cv_tunnel_spec
     if (!cv_url_split_authority(cv_slice_str(spec->host), &host, &port, &has_port))
         return cv_fail(error, CV_INVALID, "host is not a valid Host field");
     CV_RETURN_IF_ERROR(parse_text(object, "preset", spec->preset, sizeof spec->preset, error));
+    CV_RETURN_IF_ERROR(parse_text(object, "canary", spec->canary, sizeof spec->canary, error));
+    if (!is_canary(spec->canary))
+        return cv_fail(error, CV_INVALID, "canary is auto, connect, off or a path");
     CV_RETURN_IF_ERROR(
         parse_number(object, "concurrency", SPEC_CONCURRENCY_MAX, &spec->concurrency, NULL, error));
     CV_RETURN_IF_ERROR(parse_number(object, "first_byte_ms", SPEC_MS_MAX, &spec->first_byte_ms,

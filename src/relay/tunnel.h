@@ -30,6 +30,7 @@ struct cv_tunnel_spec {
     enum cv_tunnel_kind kind;
     char host[CV_TUNNEL_HOST_MAX + 1]; /* the Host field for the service */
     char preset[16];                   /* "ollama", "openai", "none" */
+    char canary[256];                  /* "auto", "connect", "off", or a path */
     struct cv_tunnel_rule *rules;
     size_t rule_count;      /* 0: everything is allowed */
     uint32_t concurrency;   /* requests at once; 0: as many as there are streams */

@@ -40,6 +40,9 @@ struct cv_upstream_wish {
     enum cv_priority priority; /* where it has to wait */
     /* Who asks: in whose queue it counts then, and whose pooled streams it may take. */
     struct cv_user_key consumer;
+    /* A canary (canary.h), on the link's own worker: counts as nobody's request, for no limit of
+     * the tunnel, and never waits: CV_QUEUE_FULL where there is no free stream. */
+    bool is_canary;
 };
 
 /* Opens a pipe to the tunnel of `route` (borrowed for the call). On CV_OK *upstream is the

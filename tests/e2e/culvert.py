@@ -298,8 +298,8 @@ class World:
         if os.geteuid() != 0:  # else the tests cannot look into /proc/PID of what they started
             env["CULVERT_DUMPABLE"] = "1"
         # What is limited by default would end most tests: those about limits (and about services
-        # that fail again and again) say so.
-        env.update(RATE_LIMIT_IP_RPM="0", CB_FAILURE_THRESHOLD="0",
+        # that fail again and again) say so. Canaries are requests that tests do not count with.
+        env.update(RATE_LIMIT_IP_RPM="0", CB_FAILURE_THRESHOLD="0", CULVERT_CANARY_INTERVAL="0",
                    **{f"RATE_LIMIT_{tier}_RPM": "0" for tier in ("FREE", "PREMIUM", "ENTERPRISE")})
         env.update(CULVERT_STATE_DIR=str(self.state), HOME=str(self.folder), LOG_FORMAT="json",
                    LOG_LEVEL=os.environ.get("CULVERT_TEST_LOG_LEVEL", "debug"))

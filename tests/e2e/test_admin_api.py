@@ -158,6 +158,7 @@ def test_a_setting_is_changed_and_put_back(api):
 
 def test_the_log_level_is_changed(api):
     api.ask("PATCH", f"{API}/config", body={"log.level": "warn"})
+    api.relay.wait_log("config_changed")  # and with it all that was said before
     seen = len(api.relay.records)
     assert api.scene.fetch("/").status == 200
     assert not [r for r in api.relay.records[seen:] if r["level"] in ("info", "debug")

@@ -111,7 +111,7 @@ def test_the_state_of_links_and_tunnels_is_told(scene):
     assert link["next_try_ms"] is None and link["since"].endswith("Z")
     tunnel, = told["tunnels"]
     assert tunnel == {"name": "home", "kind": "http", "target": f"127.0.0.1:{home.service.port}",
-                      "state": "published", "links": 1, "reason": None,
+                      "state": "published", "health": "unknown", "links": 1, "reason": None,
                       "url": f"{home.relay.http_url}/t/home/"}
     people = home.world.run("status", check=0).stdout
     assert f"agent {home.agent.pid} " in people and " up for " in people

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Liveness and readiness, as balancers and orchestrators ask for them."""
+import ctypes
+import os
+import signal
+import time
+
 import pytest
 from client import Client
 from culvert import free_port, wait_for
@@ -94,3 +99,83 @@ def test_diagnostics_count_what_is_open(home):
         assert idle.response().status == 200
     wait_for(lambda: home.relay.fetch("/api/tunnel/diagnostics", admin).json() == {
         "connections": 1, "requests": 0, "links": 1, "streams": 0, "tunnels": 1}, 10, "rest")
+
+
+# -- a worker that does not turn -------------------------------------------------------------------
+
+class Held:
+    """One thread of a process is stopped, as a loop that does not turn would be."""
+
+    SEIZE, INTERRUPT, DETACH = 0x4206, 0x4207, 17
+
+    def __init__(self, thread_id):
+        self.thread_id = thread_id
+        self.ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+        self.ptrace.argtypes = [ctypes.c_long] * 4
+        self.ptrace.restype = ctypes.c_long
+
+    def call(self, request):
+        if self.ptrace(request, self.thread_id, 0, 0) != 0:
+            pytest.skip(f"ptrace is not allowed here: {os.strerror(ctypes.get_errno())}")
+
+    def __enter__(self):
+        self.call(self.SEIZE)
+        self.call(self.INTERRUPT)
+        os.waitpid(self.thread_id, 0x40000000)  # __WALL
+        return self
+
+    def __exit__(self, *unused):
+        self.ptrace(self.DETACH, self.thread_id, 0, 0)
+
+
+def ask(relay, path):
+    """The answer, or None where the connection went to the worker that is held."""
+    try:
+        return relay.fetch(path, timeout=1)
+    except (OSError, AssertionError):
+        return None
+
+
+def threads_of_workers(relay, workers):
+    def look():
+        found = []
+        for thread in os.listdir(f"/proc/{relay.pid}/task"):
+            with open(f"/proc/{relay.pid}/task/{thread}/comm") as file:
+                if file.read().startswith("worker-"):
+                    found.append(int(thread))
+        return sorted(found) if len(found) == workers else None
+    return wait_for(look, 10, "threads of workers")
+
+
+def test_liveness_is_that_every_loop_turns(world):
+    relay = world.relay(config="health:\n  stall: 2s\n", workers=3)
+    assert relay.fetch("/livez").status == 200
+    with Held(threads_of_workers(relay, 3)[1]):
+        def is_told():
+            answer = ask(relay, "/livez")
+            return answer is not None and answer.status == 503
+        wait_for(is_told, 30, "a liveness page that tells")
+        health = wait_for(lambda: ask(relay, "/health"), 30, "a page")
+        assert health.status == 503 and health.json()["status"] == "stalled"
+        assert health.json()["parts"]["workers"] == {"status": "stalled", "count": 3, "stalled": 1}
+        ready = wait_for(lambda: ask(relay, "/readyz"), 30, "a page")
+        assert ready.status == 200, "it still accepts"
+    wait_for(lambda: (a := ask(relay, "/livez")) and a.status == 200, 30, "a relay that is well")
+
+
+def test_a_process_that_was_stopped_is_alive_when_it_goes_on(world):
+    relay = world.relay(config="health:\n  stall: 2s\n", workers=3)
+    for _ in range(2):
+        relay.signal(signal.SIGSTOP)
+        time.sleep(3.2)
+        relay.signal(signal.SIGCONT)
+        for _ in range(20):
+            assert relay.fetch("/livez").status == 200
+
+
+def test_the_parts_of_health(shared_home):
+    health = shared_home.relay.fetch("/health").json()
+    parts = health["parts"]
+    assert parts["workers"]["status"] == parts["accepting"]["status"] == "ok"
+    assert parts["history"]["status"] == "ok"
+    assert parts["keys"]["status"] == health["keys"]

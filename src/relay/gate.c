@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+#include "relay/registry.h"
+
+#include <stdlib.h>
+
+struct cv_gate *cv_gate_new(void)
+{
+    struct cv_gate *gate = calloc(1, sizeof *gate);
+    if (gate)
+        atomic_init(&gate->refs, 1);
+    return gate;
+}
+
+struct cv_gate *cv_gate_ref(struct cv_gate *gate)
+{
+    (void)atomic_fetch_add_explicit(&gate->refs, 1, memory_order_relaxed);
+    return gate;
+}
+
+void cv_gate_unref(struct cv_gate **gate)
+{
+    if (*gate && atomic_fetch_sub_explicit(&(*gate)->refs, 1, memory_order_acq_rel) == 1)
+        free(*gate);
+    *gate = NULL;
+}
