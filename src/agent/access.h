@@ -17,6 +17,7 @@
 struct cv_agent_config;
 struct cv_link_options;
 struct cv_log;
+struct cv_link_spans;
 struct cv_tls_client;
 
 enum { CV_ACCESS_TOKEN_MAX = 8192, CV_ACCESS_COMMAND_MS = 30000 };
@@ -26,7 +27,8 @@ struct cv_access_token_state; /* what changes while the rest stays */
 struct cv_access {
     const struct cv_agent_config *config;
     struct cv_log *log;
-    const char *token_env; /* CULVERT_TOKEN; NULL without */
+    struct cv_link_spans *spans; /* NULL: none; set by the owner */
+    const char *token_env;       /* CULVERT_TOKEN; NULL without */
     struct cv_access_token_state *token_state;
     struct cv_tls_client *tls; /* NULL: plain, loopback only */
     char *ciphers;             /* comma-separated */

@@ -7,6 +7,7 @@
 #include "agent/dialer.h"
 
 #include "agent/access.h"
+#include "agent/link_spans.h"
 #include "agent/upgrade.h"
 #include "base/digest.h"
 #include "config/agent_config.h"
@@ -21,6 +22,7 @@ struct cv_dialer {
     const char *subprotocol;
     struct cv_link_claim claim;
     bool has_claim;
+    char traceparent[CV_TRACEPARENT_LEN + 1]; /* "": none */
     uint64_t timeout_ms;
     struct cv_addr hint;
     bool has_hint;
@@ -134,6 +136,7 @@ static struct cv_status send_request(struct cv_dialer *dialer)
         .agent_id = dialer->access->agent_id,
         .token = cv_buf_slice(&dialer->token),
         .claim = dialer->has_claim ? &dialer->claim : NULL,
+        .traceparent = dialer->traceparent[0] ? dialer->traceparent : NULL,
     };
     dialer->has_upgrade = true;
     CV_RETURN_IF_ERROR(cv_upgrade_begin(&dialer->upgrade, &request, cv_conn_out(dialer->conn)));
@@ -230,6 +233,8 @@ struct cv_status cv_dialer_start(struct cv_worker *worker, const struct cv_acces
                                  .arg = arg};
     if (request->claim)
         dialer->claim = *request->claim;
+    if (request->span)
+        (void)cv_link_span_traceparent(request->span, dialer->traceparent);
     dialer->has_hint = request->hint != NULL;
     if (request->hint)
         dialer->hint = *request->hint;

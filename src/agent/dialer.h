@@ -17,6 +17,7 @@ struct cv_addr;
 struct cv_conn;
 struct cv_dialer;
 struct cv_link_claim;
+struct cv_link_span;
 struct cv_upgrade_answer;
 struct cv_worker;
 
@@ -38,6 +39,7 @@ typedef void cv_dialer_on_done(void *arg, const struct cv_dialer_result *result)
 struct cv_dialer_request {
     const char *subprotocol;
     const struct cv_link_claim *claim; /* to an earlier link; NULL: a new one */
+    const struct cv_link_span *span;   /* of the try; NULL: none */
     uint64_t timeout_ms;               /* for all of it; 0: connect.relay_timeout */
     /* As in cv_dial_options; NULL and 0 where nothing is known. */
     const struct cv_addr *hint;

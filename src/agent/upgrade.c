@@ -50,6 +50,7 @@ static struct cv_status write_request(struct cv_upgrade *upgrade,
         {"Sec-WebSocket-Protocol", request->subprotocol},
         {"User-Agent", "culvert/" CV_VERSION},
         {"Culvert-Agent", request->agent_id},
+        {"traceparent", request->traceparent},
     };
     CV_RETURN_IF_ERROR(
         cv_http_write_request_line(out, cv_slice_str("GET"), cv_slice_str(request->path)));

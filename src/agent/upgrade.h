@@ -23,6 +23,7 @@ struct cv_upgrade_request {
     const char *path;        /* "/tunnel" */
     const char *subprotocol; /* "culvert.v1" or "ssh" */
     const char *agent_id;    /* 32 hex digits; NULL for none */
+    const char *traceparent; /* NULL for none */
     struct cv_slice token;
     const struct cv_link_claim *claim; /* to a link that has lost its connection; NULL: a new one */
 };

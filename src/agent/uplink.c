@@ -75,6 +75,7 @@ static void on_change(void *arg, const char *name, const char *from, const char 
 {
     struct cv_uplink *u = arg;
     u->state_ms = cv_worker_now_ms(u->worker);
+    uplink_trace(u);
     cv_log(u->options.log, CV_LOG_DEBUG, name, "state", "uplink state", CV_F_STR("from", from),
            CV_F_STR("to", to));
 }
@@ -341,6 +342,7 @@ void uplink_on_detached(void *arg, struct cv_status why, const struct cv_error *
 static void resume_failed(struct cv_uplink *u, struct cv_status why, const struct cv_error *error)
 {
     struct cv_error full = complete(why, error);
+    u->trouble = full;
     cv_fsm_set(&u->fsm, DETACHED);
     if (why.id == CV_RESUME_UNKNOWN || why.id == CV_RESUME_PROOF) {
         give_link_up(u, cv_status(CV_LINK_LOST), &full);
@@ -387,7 +389,7 @@ static void on_redialed(void *arg, const struct cv_dialer_result *result)
     cv_log(u->options.log, CV_LOG_INFO, "agent", "link_resumed", "connected again, requests go on",
            CV_F_STR("relay", u->options.access->relay),
            CV_F_UINT("awayMs", cv_worker_now_ms(u->worker) - u->lost_ms),
-           CV_F_UINT("failures", u->resumption.failures));
+           CV_F_UINT("failures", u->resumption.failures), CV_F_UINT("resumes", u->resumes));
     if (u->ops->on_resumed)
         u->ops->on_resumed(u->arg);
 }
@@ -400,6 +402,7 @@ static void resume_now(void *arg)
     uint64_t rtt_ms = cv_link_rtt_ms(u->link);
     uint64_t timeout_ms = rtt_ms * 8 > RESUME_TIMEOUT_MS ? rtt_ms * 8 : RESUME_TIMEOUT_MS;
     struct cv_dialer_request request = {
+        .span = &u->span,
         .subprotocol = "culvert.v1",
         .claim = &u->claim,
         .timeout_ms = timeout_ms < limit_ms ? timeout_ms : limit_ms,
@@ -506,6 +509,7 @@ static void try_now(void *arg)
     cv_log(u->options.log, CV_LOG_DEBUG, "agent", "connecting", "trying to reach the relay",
            CV_F_STR("relay", u->options.access->relay), CV_F_UINT("attempt", u->attempts));
     struct cv_dialer_request request = {.subprotocol = "culvert.v1",
+                                        .span = &u->span,
                                         .hint = u->relay_addr.len ? &u->relay_addr : NULL,
                                         .rounds = 2};
     struct cv_status status =
@@ -577,19 +581,4 @@ void cv_uplink_free(struct cv_uplink **uplink)
     cv_renewal_stop(&u->renewal);
     cv_dialer_cancel(&u->dialer);
     free(u);
-}
-
-const struct cv_access *cv_uplink_access(const struct cv_uplink *u)
-{
-    return u->options.access;
-}
-
-bool cv_uplink_is_connected(const struct cv_uplink *u)
-{
-    return is_state(u, UP);
-}
-
-struct cv_link *cv_uplink_link(const struct cv_uplink *u)
-{
-    return is_state(u, UP) || is_state(u, DETACHED) || is_state(u, RESUMING) ? u->link : NULL;
 }

@@ -173,3 +173,18 @@ void cv_uplink_wind_up(struct cv_uplink *u)
     if (is_state(u, DETACHED))
         uplink_try_soon(u, 1);
 }
+
+const struct cv_access *cv_uplink_access(const struct cv_uplink *u)
+{
+    return u->options.access;
+}
+
+bool cv_uplink_is_connected(const struct cv_uplink *u)
+{
+    return is_state(u, UP);
+}
+
+struct cv_link *cv_uplink_link(const struct cv_uplink *u)
+{
+    return is_state(u, UP) || is_state(u, DETACHED) || is_state(u, RESUMING) ? u->link : NULL;
+}

@@ -6,6 +6,7 @@
 #ifndef CV_AGENT_UPLINK_PRIVATE_H
 #define CV_AGENT_UPLINK_PRIVATE_H
 
+#include "agent/link_spans.h"
 #include "agent/renewal.h"
 #include "agent/uplink.h"
 #include "base/fsm.h"
@@ -55,6 +56,7 @@ struct cv_uplink {
     uint64_t replayed_bytes;   /* on links that have ended */
     enum cv_status_id told;    /* the reason that was logged last for a try that failed */
     struct cv_error trouble;   /* why there is no connection; CV_OK while there is one */
+    struct cv_link_span span;  /* of the try under way */
     struct cv_addr relay_addr; /* where the relay was reached last; len 0: never */
     struct cv_quality quality;
     uint64_t beat_ms;         /* when a ping was answered last */
@@ -80,6 +82,9 @@ void uplink_on_detached(void *arg, struct cv_status why, const struct cv_error *
 
 /* A ping was answered: on_pong of its cv_link_ops. */
 void uplink_on_pong(void *arg, uint32_t rtt_ms);
+
+/* Its state has changed: spans begin and end with that. */
+void uplink_trace(struct cv_uplink *u);
 
 /* Gives up the try under way, if there is one, and begins the next in `delay_ms`: to take the link
  * up again where there is one, else for a fresh one. In any state but idle, handshake, up and those

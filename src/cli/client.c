@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/client.h"
 
+#include "agent/link_spans.h"
+#include "base/digest.h"
 #include "config/agent_config.h"
 #include "config/state_dir.h"
 #include "net/net.h"
@@ -95,6 +97,15 @@ static struct cv_status watch(struct cv_client *client)
     return cv_ok();
 }
 
+static struct cv_status open_spans(struct cv_client *client, struct cv_error *error)
+{
+    CV_RETURN_IF_ERROR(cv_link_spans_new(client->config, (const char *const *)environ,
+                                         client->instance, &client->log, &client->spans, error));
+    for (size_t i = 0; i < client->access_count; i++)
+        client->accesses[i].spans = client->spans;
+    return cv_ok();
+}
+
 static struct cv_status open_all(struct cv_client *client, const struct cv_client_options *options,
                                  struct cv_error *error)
 {
@@ -108,12 +119,15 @@ static struct cv_status open_all(struct cv_client *client, const struct cv_clien
     struct cv_status status =
         options->is_interactive ? check_token(client->access, error) : cv_ok();
     if (cv_is_ok(status))
+        status = open_spans(client, error);
+    if (cv_is_ok(status))
         status = cv_worker_new(0, &client->worker, error);
     if (cv_is_ok(status))
         status = watch(client);
     if (!cv_is_ok(status)) {
         cv_log_on_behind(&client->log, NULL, NULL);
         cv_worker_free(&client->worker);
+        cv_link_spans_free(&client->spans);
         cv_access_free_all(&client->accesses, client->access_count);
     }
     return status;
@@ -123,7 +137,10 @@ bool cv_client_open(struct cv_client *client, const struct cv_client_options *op
                     const struct cv_parsed *parsed, int *exit_code)
 {
     struct cv_error error = {0};
+    uint8_t instance[8];
     *client = (struct cv_client){0};
+    cv_random(instance, sizeof instance);
+    cv_hex_encode(cv_slice(instance, sizeof instance), client->instance);
     if (!load(client, options, parsed, exit_code))
         return false;
     struct cv_agent_config *config = client->config;
@@ -133,6 +150,7 @@ bool cv_client_open(struct cv_client *client, const struct cv_client_options *op
         cv_cli_open_log(&client->log, options->is_quiet && is_default ? "error" : config->log_level,
                         config->log_format);
     if (cv_is_ok(status)) {
+        cv_log_set_instance(&client->log, client->instance);
         status = cv_net_init();
         if (cv_is_ok(status)) {
             status = open_all(client, options, &error);
@@ -169,6 +187,7 @@ int cv_client_close(struct cv_client *client)
 {
     cv_log_on_behind(&client->log, NULL, NULL);
     cv_worker_free(&client->worker);
+    cv_link_spans_free(&client->spans);
     cv_access_free_all(&client->accesses, client->access_count);
     cv_net_done();
     cv_log_done(&client->log);

@@ -20,6 +20,8 @@ struct cv_client {
     struct cv_access *accesses; /* to the relays of the configuration */
     size_t access_count;
     const struct cv_access *access; /* to the preferred one of them */
+    struct cv_link_spans *spans;    /* NULL: none are sent */
+    char instance[17];              /* random hex, for logs and spans */
     struct cv_worker *worker;
     char state_dir[CV_CLIENT_STATE_PATH_MAX];
     struct cv_timer flush; /* of the log */

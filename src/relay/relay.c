@@ -286,6 +286,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     uint8_t instance[8];
     cv_random(instance, sizeof instance);
     cv_hex_encode(cv_slice(instance, sizeof instance), relay->instance);
+    cv_log_set_instance(relay->log, relay->instance);
     CV_RETURN_IF_ERROR(cv_registry_new(&relay->registry));
     CV_RETURN_IF_ERROR(cv_limits_new(config, &relay->limits));
     CV_RETURN_IF_ERROR(open_policy(relay, error));

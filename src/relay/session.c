@@ -118,7 +118,8 @@ static void on_link_up(void *arg)
     struct cv_session *session = arg;
     measure_up(session);
     cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "link_up", "link established",
-           CV_F_STR("userId", session->user_id),
+           CV_F_STR("userId", session->user_id), CV_F_STR("connectionId", session->id),
+           CV_F_TRACE(cv_session_trace(session)),
            CV_F_UINT("setupMs", cv_worker_now_ms(session->worker->worker) - session->since_ms));
 }
 
@@ -161,7 +162,7 @@ static void on_link_control(void *arg, const struct cv_link_control *control)
     cv_log_limited(session->worker->relay->log, CV_LOG_INFO, "session", "link_control",
                    "the agent says", CV_F_UINT("type", control->type),
                    CV_F_STR("code", control->code), CV_F_STR("text", control->message),
-                   CV_F_STR("userId", session->user_id));
+                   CV_F_STR("userId", session->user_id), CV_F_STR("connectionId", session->id));
 }
 
 /* ---- without a socket for a while ---- */
@@ -174,8 +175,9 @@ static void on_link_detached(void *arg, struct cv_status why, const struct cv_er
                           memory_order_release);
     cv_log(relay->log, CV_LOG_INFO, "session", "link_detached",
            "the link's connection is lost, waiting for the agent to come back",
-           CV_F_STR("userId", session->user_id), CV_F_STR("reason", cv_status_name(why.id)),
-           CV_F_STR("detail", error->detail), CV_F_UINT("streams", cv_link_streams(session->link)),
+           CV_F_STR("userId", session->user_id), CV_F_STR("connectionId", session->id),
+           CV_F_STR("reason", cv_status_name(why.id)), CV_F_STR("detail", error->detail),
+           CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("windowMs", relay->config->link_resume_window_ms));
 }
 
@@ -229,7 +231,8 @@ struct cv_status cv_session_resume(struct cv_session *session, const struct cv_l
     atomic_store_explicit(&session->detached_since_ms, 0, memory_order_release);
     cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "link_resumed",
            "the agent is back on its link", CV_F_STR("userId", session->user_id),
-           CV_F_UINT("detachedMs", paused_ms), CV_F_UINT("streams", cv_link_streams(session->link)),
+           CV_F_STR("connectionId", session->id), CV_F_UINT("detachedMs", paused_ms),
+           CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("counter", claim->counter));
     audit_link(session, CV_AUDIT_RESUME, cv_conn_peer_addr(conn));
     measure_resumed(session);
@@ -252,7 +255,8 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
     struct cv_relay *relay = worker->relay;
     uint64_t now_ms = cv_worker_now_ms(worker->worker);
     cv_log(relay->log, CV_LOG_INFO, "session", "link_down", "link ended",
-           CV_F_STR("userId", session->user_id), CV_F_STR("reason", cv_status_name(why.id)),
+           CV_F_STR("userId", session->user_id), CV_F_STR("connectionId", session->id),
+           CV_F_STR("reason", cv_status_name(why.id)),
            CV_F_STR("detail", error ? error->detail : ""),
            CV_F_UINT("bytesIn", cv_link_bytes_in(session->link)),
            CV_F_UINT("bytesOut", cv_link_bytes_out(session->link)),
@@ -346,6 +350,7 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
     (void)cv_slice_to_str(
         cv_slice(identity->subject, cv_text_fit(identity->subject, sizeof session->user_id - 1)),
         session->user_id, sizeof session->user_id);
+    cv_hex_encode(cv_slice(link_id, sizeof session->link_id), session->id);
     cv_pool_init(&session->pool, session);
     cv_timer_init(&session->expiry, session_on_expiry, session);
     struct cv_link_options options =

@@ -92,7 +92,8 @@ static bool refuse(struct cv_session *session, struct cv_slice name, const char 
     char tunnel[CV_TUNNEL_NAME_MAX + 1] = "";
     (void)cv_slice_to_str(name, tunnel, sizeof tunnel);
     cv_log_limited(session->worker->relay->log, CV_LOG_WARN, "session", "publish_refused", why,
-                   CV_F_SLICE("tunnel", name), CV_F_STR("userId", session->user_id));
+                   CV_F_SLICE("tunnel", name), CV_F_STR("userId", session->user_id),
+                   CV_F_STR("connectionId", session->id));
     session_notice(session, "refused", tunnel, why, 0);
     return false;
 }
@@ -174,11 +175,13 @@ static void log_tunnel(struct cv_session *session, const char *event, const char
         session->told++;
         audit_tunnel(session, event, name, port);
         cv_log(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
-               CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
+               CV_F_UINT("port", port), CV_F_STR("userId", session->user_id),
+               CV_F_STR("connectionId", session->id));
         return;
     }
     cv_log_limited(log, CV_LOG_INFO, "session", event, message, CV_F_STR("tunnel", name),
-                   CV_F_UINT("port", port), CV_F_STR("userId", session->user_id));
+                   CV_F_UINT("port", port), CV_F_STR("userId", session->user_id),
+                   CV_F_STR("connectionId", session->id));
 }
 
 static struct session_name *find_replaced(struct cv_session *session, const char *name)

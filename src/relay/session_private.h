@@ -69,7 +69,8 @@ struct cv_session {
     struct cv_timer expiry;    /* what is next in the token's life */
     uint64_t grace_due_ms;     /* the token has ended, the link does then; 0: it holds */
     uint64_t token_offered_ms; /* by the agent, last */
-    char user_id[64];          /* for logs: the subject, cut */
+    char user_id[64];          /* for logs: the subject, cut … */
+    char id[33];               /* … and the link's id as hex */
     struct cv_session *prev, *next;
 };
 

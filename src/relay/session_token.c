@@ -88,8 +88,8 @@ static void begin_grace(struct cv_session *session)
     atomic_store_explicit(&session->token_until_s, 0, memory_order_relaxed);
     cv_log(relay->log, CV_LOG_INFO, "session", "token_ended",
            "the link's token has expired; requests under way may end",
-           CV_F_STR("userId", session->user_id), CV_F_UINT("graceMs", grace_ms),
-           CV_F_UINT("requests", cv_session_load(session)));
+           CV_F_STR("userId", session->user_id), CV_F_STR("connectionId", session->id),
+           CV_F_UINT("graceMs", grace_ms), CV_F_UINT("requests", cv_session_load(session)));
     audit(session, CV_AUDIT_TOKEN_ENDED, "expired");
     session_notice(session, "token_expired", "", cv_status_text(CV_AUTH_EXPIRED), grace_ms);
 }
@@ -125,7 +125,7 @@ void cv_session_check_revoked(struct cv_session *session)
         return;
     atomic_store_explicit(&session->token_until_s, 0, memory_order_relaxed);
     cv_log(relay->log, CV_LOG_WARN, "session", "token_revoked", "the link's token was revoked",
-           CV_F_STR("userId", session->user_id));
+           CV_F_STR("userId", session->user_id), CV_F_STR("connectionId", session->id));
     audit(session, CV_AUDIT_TOKEN_ENDED, "revoked");
     cv_session_close(session, cv_status(CV_AUTH_REVOKED), cv_status_text(CV_AUTH_REVOKED));
 }
@@ -158,7 +158,8 @@ static void refuse_token(struct cv_session *session, struct cv_status why, const
         cv_relay_fetch_keys(worker); /* the agent tries once more */
     cv_log_limited(worker->relay->log, CV_LOG_WARN, "session", "token_refused",
                    "the fresh token of an agent is not taken", CV_F_STR("userId", session->user_id),
-                   CV_F_STR("detail", detail), CV_F_STATUS(why));
+                   CV_F_STR("connectionId", session->id), CV_F_STR("detail", detail),
+                   CV_F_STATUS(why));
     cv_audit(worker->record, AUTH_FAILED, CV_F_STR("reason", cv_auth_result_name(why.id)),
              CV_F_STR("userId", session->user_id));
     session_notice(session, "token_refused", "", cv_status_text(why.id), 0);
@@ -186,7 +187,7 @@ void session_on_token(struct cv_session *session, const char *token)
     cv_identity_unref(&identity);
     cv_log(session->worker->relay->log, CV_LOG_INFO, "session", "token_renewed",
            "the agent has handed in a fresh token", CV_F_STR("userId", session->user_id),
-           CV_F_UINT("leftMs", left_ms(session)));
+           CV_F_STR("connectionId", session->id), CV_F_UINT("leftMs", left_ms(session)));
     audit(session, CV_AUDIT_TOKEN_RENEWED, NULL);
     session_notice(session, "token_accepted", "", "the fresh token holds", left_ms(session));
     cv_pool_on_capacity(&session->pool);

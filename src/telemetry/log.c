@@ -98,6 +98,12 @@ void cv_log_done(struct cv_log *log)
     (void)pthread_mutex_destroy(&log->lock);
 }
 
+void cv_log_set_instance(struct cv_log *log, const char *instance)
+{
+    if (log)
+        copy_plain(log->instance, sizeof log->instance, instance);
+}
+
 void cv_log_set_level(struct cv_log *log, enum cv_log_level level)
 {
     atomic_store_explicit(&log->level, (int)level, memory_order_relaxed);

@@ -171,6 +171,9 @@ struct cv_status cv_log_init(struct cv_log *log, const struct cv_log_options *op
 /* Tries once more to write the backlog, then frees. No other thread may use the log any more. */
 void cv_log_done(struct cv_log *log);
 
+/* Which process this is, in every line from here on. Before other threads use the log. */
+void cv_log_set_instance(struct cv_log *log, const char *instance);
+
 /* Levels change at run time, from any thread or signal handler; seen by others soon after. */
 void cv_log_set_level(struct cv_log *log, enum cv_log_level level);
 static inline enum cv_log_level cv_log_level(const struct cv_log *log)

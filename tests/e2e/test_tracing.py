@@ -113,6 +113,23 @@ def test_a_link_is_a_short_span_that_requests_point_to(traced, collector):
     assert again.links[0]["spanId"] == upgrade.span_id
 
 
+def test_the_agent_traces_its_links(scene, collector):
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    home = scene(relay_env=env, agent_env=env)
+    connect = collector.wait("link.connect")[0]
+    upgrade = collector.wait("GET /tunnel")[0]
+    assert connect.kind == CLIENT and connect.parent_id is None and connect.status == 0
+    assert (upgrade.trace_id, upgrade.parent_id) == (connect.trace_id, connect.span_id)
+    assert connect.attributes["server.address"] == f"127.0.0.1:{home.relay.port}"
+    home.world.run("reconnect", check=0)
+    resume = collector.wait("link.resume")[0]
+    again = collector.wait("GET /tunnel", count=2)[1]
+    assert again.parent_id == resume.span_id and resume.status == 0
+    home.relay.stop()
+    failed = collector.wait("link.connect", count=2)[-1]
+    assert failed.status == 2 and failed.attributes["error.type"].startswith("TUNNEL_")
+
+
 def test_errors_of_consumers_are_no_errors_of_the_relay(traced, collector):
     def answer_with(status):
         def route(conn, request):
