@@ -39,7 +39,8 @@
     X(timers_total_ms, "timers.total", DURATION, "", CV_RANGE(0, 7 * CV_DAYS), NULL, 0,            \
       "A request may take this long altogether; 0 has no limit. Without it the relay's.", "30m")   \
     X(concurrency, "concurrency", INT, "0", CV_RANGE(0, 1000), NULL, 0,                            \
-      "Requests that the service gets at once, others wait; 0 sets no limit of its own.", "4")     \
+      "Requests that the service gets at once over all links, others wait; 0 sets no limit of its " \
+      "own.", "4")                                                                                 \
     X(canary, "canary", STRING, "auto", CV_ANY, NULL, 0,                                           \
       "What the relay asks the service for when nobody else has for a while, to know whether it "  \
       "is up: a path, auto (the preset's, else HEAD /), connect (only a connection), off.",        \

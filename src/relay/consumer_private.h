@@ -2,11 +2,10 @@
  *
  * What the files of a consumer's connection share: consumer.c (the connection: bytes in, requests
  * one by one), consumer_entry.c (where connections come from), consumer_move.c (to another worker),
- * pass.c (to another process), route.c (what a request is for), route_auth.c (who asks), pages.c
- * (the relay's own pages), exchange.c (a request and its answer through an upstream), head.c and
- * head_hops.c (heads written anew),
- * problem.c (errors), source.c (who asks, by address), tracing.c (its spans). Nobody else includes
- * this.
+ * pass.c (to another process), route.c (what a request is for), route_auth.c (who asks), visit.c
+ * (whose tunnel), pages.c (the relay's own pages), exchange.c (a request and its answer through an
+ * upstream), bandwidth.c (how fast), head.c and head_hops.c (heads written anew), problem.c
+ * (errors), source.c (who asks, by address), tracing.c (its spans). Nobody else includes this.
  */
 #ifndef CV_RELAY_CONSUMER_PRIVATE_H
 #define CV_RELAY_CONSUMER_PRIVATE_H
@@ -338,6 +337,8 @@ void exchange_tunnel_eof(struct cv_consumer *c);
 void exchange_on_writable(struct cv_consumer *c);
 /* The service may send more, as far as the consumer has read and the tier grants. */
 void exchange_give_back(struct cv_consumer *c);
+/* `len` bytes have come for the service. */
+void exchange_charge_upload(struct cv_consumer *c, size_t len);
 /* The tier's bandwidth allows more of the request. */
 void exchange_go_on_upload(struct cv_consumer *c);
 /* Lets go of everything; the upstream's stream is closed. */
@@ -355,6 +356,10 @@ void exchange_finish(struct cv_consumer *c);
 
 /* At the beginning: all of them. */
 void exchange_set_timers(struct cv_consumer *c);
+/* The time that the request's link had no socket does not count; then it goes over to another link,
+ * and the pauses of that one do. */
+void exchange_leave_session(struct cv_consumer *c);
+void exchange_enter_session(struct cv_consumer *c);
 /* First byte or idle, whichever the answer waits for now. */
 void exchange_set_service_timer(struct cv_consumer *c);
 /* The first byte of the answer is here; a slow one is logged. */

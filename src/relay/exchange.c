@@ -177,20 +177,6 @@ static void send_request(struct cv_consumer *c)
     }
 }
 
-/* `len` bytes have come for the service: beyond the tier's bandwidth no more are read for a while.
- */
-static void charge_upload(struct cv_consumer *c, size_t len)
-{
-    struct exchange *x = &c->x;
-    uint64_t now_ms = consumer_now_ms(c);
-    if (!x->has_bandwidth)
-        return;
-    uint64_t wait_ms = cv_limits_charge_bytes(c->worker->relay->limits, x->identity, len, now_ms);
-    x->upload_until_ms = wait_ms ? now_ms + wait_ms : 0;
-    if (wait_ms)
-        consumer_arm(c);
-}
-
 void exchange_go_on_upload(struct cv_consumer *c)
 {
     c->x.upload_until_ms = 0;
@@ -216,7 +202,7 @@ void exchange_body(struct cv_consumer *c, struct cv_slice data)
     }
     uint64_t max = c->worker->relay->config->limits_body_bytes;
     x->body_received += data.len;
-    charge_upload(c, data.len);
+    exchange_charge_upload(c, data.len);
     if (max && x->body_received > max) {
         exchange_fail(c, CV_BODY_TOO_LARGE, CV_HOP_CONSUMER, NULL);
         return;
@@ -259,24 +245,6 @@ void exchange_flush(struct cv_consumer *c)
 }
 
 /* ---- from the service ---- */
-
-/* What has gone into the consumer's output counts as consumed as soon as that is not congested, and
- * the user's tier grants the bandwidth. */
-void exchange_give_back(struct cv_consumer *c)
-{
-    struct exchange *x = &c->x;
-    uint64_t now_ms = consumer_now_ms(c);
-    if (!x->upstream || cv_port_is_congested(&c->port) || now_ms < x->throttled_until_ms)
-        return;
-    size_t len = x->unconsumed;
-    x->unconsumed = 0;
-    cv_upstream_consumed(x->upstream, len);
-    if (x->has_bandwidth) {
-        x->throttled_until_ms =
-            now_ms + cv_limits_charge_bytes(c->worker->relay->limits, x->identity, len, now_ms);
-        consumer_arm(c);
-    }
-}
 
 void exchange_on_writable(struct cv_consumer *c)
 {
@@ -409,8 +377,10 @@ static void open_upstream(struct cv_consumer *c)
     if (x->is_upgrade)
         max_idle_ms = 0;
     x->request_sent = 0;
-    struct cv_upstream_wish wish = {
-        .max_idle_ms = max_idle_ms, .correlation = x->id, .priority = x->priority};
+    struct cv_upstream_wish wish = {.max_idle_ms = max_idle_ms,
+                                    .correlation = x->id,
+                                    .priority = x->priority,
+                                    .is_movable = true};
     memcpy(&wish.consumer, x->identity->user_key, sizeof wish.consumer);
     struct cv_status status =
         cv_upstream_open(c->worker, &x->route, &wish, &up_ops, c, &x->upstream);
@@ -456,6 +426,7 @@ static bool reroute(struct cv_consumer *c)
     }
     cv_route_done(&x->route);
     x->route = route;
+    exchange_enter_session(c);
     return true;
 }
 
@@ -464,7 +435,10 @@ static bool reroute(struct cv_consumer *c)
 static bool try_again(struct cv_consumer *c, bool is_harmless)
 {
     struct exchange *x = &c->x;
-    if (x->tries > 0 || !is_harmless || x->is_response_begun || !x->is_replayable || !reroute(c))
+    if (x->tries > 0 || !is_harmless || x->is_response_begun || !x->is_replayable)
+        return false;
+    exchange_leave_session(c);
+    if (!reroute(c))
         return false;
     x->tries++;
     if (!cv_is_ok(new_response(x)))
@@ -479,6 +453,13 @@ static void on_up_failed(void *arg, struct cv_status why)
     c->x.upstream = NULL;
     if (why.id == CV_QUEUE_FULL) /* on another worker */
         exchange_note_place(c);
+    /* It has waited, and not where there is room now. */
+    if (why.id == CV_AGAIN && reroute(c)) {
+        open_upstream(c);
+        return;
+    }
+    if (why.id == CV_AGAIN)
+        why = cv_status(CV_AGENT_OFFLINE);
     /* Nothing of it was sent: it goes to whoever has the tunnel by now. */
     bool has_moved = why.id == CV_LINK_LOST || why.id == CV_AGENT_OFFLINE || why.id == CV_REPLACED;
     if (has_moved && try_again(c, true))
@@ -576,7 +557,7 @@ void exchange_begin(struct cv_consumer *c)
 void exchange_tunnel_data(struct cv_consumer *c, struct cv_slice data)
 {
     struct exchange *x = &c->x;
-    charge_upload(c, data.len);
+    exchange_charge_upload(c, data.len);
     if (!cv_is_ok(cv_buf_append_slice(&x->request, data)))
         exchange_fail(c, CV_NO_MEMORY, CV_HOP_RELAY, NULL);
     else

@@ -10,111 +10,15 @@
 #include "config/relay_config.h"
 #include "relay/limits.h"
 #include "relay/measure.h"
-#include "relay/session_private.h"
+#include "relay/pool_private.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
 
 enum { POOL_IDLE_MS = 60000 };
 
-enum pipe_state { PIPE_WAITING, PIPE_OPENING, PIPE_OPEN, PIPE_IDLE };
-
-struct cv_pipe {
-    struct cv_upstream upstream; /* first: a pipe is an upstream of this worker */
-    struct cv_pool *pool;
-    struct cv_tunnel_spec *spec;
-    struct cv_stream *stream;
-    const struct cv_upstream_ops *ops;
-    void *arg;
-    uint32_t port;
-    char correlation[CV_STREAM_CORRELATION_MAX + 1]; /* of the request it was opened for */
-    uint32_t max_idle_ms; /* waiting: how old an idle stream it may take over */
-    enum cv_priority priority;
-    struct cv_user_key consumer;
-    struct cv_queue_entry turn;     /* waiting */
-    struct cv_bucket_entry *queuer; /* counts it for its user while it waits; NULL: not counted */
-    uint64_t open_ms;               /* since when it has carried a request */
-    enum pipe_state state;
-    bool is_reused;
-    bool is_queued; /* waiting, and counted so */
-    bool is_last;   /* its tunnel was withdrawn: not used for another request */
-    bool is_canary;
-    uint64_t idle_since_ms;
-    struct cv_pipe *prev, *next;
-};
-
 static const struct cv_stream_ops stream_ops;
-
-static struct cv_worker *worker_of(const struct cv_pool *pool)
-{
-    return pool->session->worker->worker;
-}
-
-/* ---- who waits ---- */
-
-static struct cv_pipe *pipe_of(struct cv_queue_entry *turn)
-{
-    return turn ? (struct cv_pipe *)(void *)((char *)turn - offsetof(struct cv_pipe, turn)) : NULL;
-}
-
-static void walk_waiting(const struct cv_pool *pool, struct cv_queue_walk *walk)
-{
-    cv_queue_begin(&pool->waiting, cv_worker_now_ms(worker_of(pool)),
-                   pool->session->worker->relay->config->queue_ageing_ms, walk);
-}
-
-static struct cv_pipe *next_waiting(struct cv_queue_walk *walk)
-{
-    return pipe_of(cv_queue_next(walk));
-}
-
-/* The first that waits for the tunnel `name`; NULL is any. */
-static struct cv_pipe *first_waiting(const struct cv_pool *pool, const char *name)
-{
-    struct cv_queue_walk walk;
-    struct cv_pipe *pipe;
-    walk_waiting(pool, &walk);
-    while ((pipe = next_waiting(&walk)) && name && strcmp(pipe->spec->name, name) != 0)
-        ;
-    return pipe;
-}
-
-/* How often, about, one that waits gets its turn: as many at once as there are streams in use. */
-static uint64_t turn_ms(const struct cv_pool *pool)
-{
-    size_t active = 0;
-    for (const struct cv_pipe *p = pool->active; p; p = p->next)
-        active++;
-    return pool->held_ms / (active ? active : 1);
-}
-
-/* For other threads, which estimate by it. */
-static void tell_waiting(const struct cv_pool *pool)
-{
-    atomic_store_explicit(&pool->session->waiting, (unsigned)pool->waiting.count,
-                          memory_order_relaxed);
-    atomic_store_explicit(&pool->session->turn_ms, turn_ms(pool), memory_order_relaxed);
-}
-
-void cv_pool_each_waiting(const struct cv_pool *pool,
-                          void (*each)(void *arg, const struct cv_pool_waiting *waiting), void *arg)
-{
-    uint64_t now_ms = cv_worker_now_ms(worker_of(pool)), each_ms = turn_ms(pool);
-    struct cv_queue_walk walk;
-    size_t position = 0;
-    walk_waiting(pool, &walk);
-    for (const struct cv_pipe *pipe; (pipe = next_waiting(&walk));) {
-        position++;
-        each(arg, &(struct cv_pool_waiting){.tunnel = pipe->spec->name,
-                                            .correlation = pipe->correlation,
-                                            .priority = pipe->priority,
-                                            .position = position,
-                                            .waited_ms = now_ms - pipe->turn.since_ms,
-                                            .estimated_ms = position * each_ms});
-    }
-}
 
 /* ---- pipes ---- */
 
@@ -141,10 +45,12 @@ static void leave_list(struct cv_pipe *pipe)
     if (pipe->state == PIPE_WAITING) {
         if (pipe->is_queued)
             measure_queue_left(pipe->pool->session, pipe->priority, pipe->turn.since_ms);
+        pipe_pass_turn(pipe);
+        (void)atomic_fetch_sub_explicit(&pipe->gate->waiting, 1, memory_order_relaxed);
         cv_queue_remove(&pipe->pool->waiting, &pipe->turn);
         cv_limits_queue_leave(limits_of(pipe->pool), pipe->queuer);
         pipe->queuer = NULL;
-        tell_waiting(pipe->pool);
+        pool_tell_waiting(pipe->pool);
         return;
     }
     struct cv_pipe **list = list_of(pipe);
@@ -157,8 +63,9 @@ static void enter(struct cv_pipe *pipe, enum pipe_state state)
     pipe->state = state;
     uint64_t now_ms = cv_worker_now_ms(worker_of(pipe->pool));
     if (state == PIPE_WAITING) {
+        (void)atomic_fetch_add_explicit(&pipe->gate->waiting, 1, memory_order_relaxed);
         cv_queue_put(&pipe->pool->waiting, &pipe->turn, pipe->priority, now_ms);
-        tell_waiting(pipe->pool);
+        pool_tell_waiting(pipe->pool);
         return;
     }
     struct cv_pipe **list = list_of(pipe);
@@ -179,21 +86,25 @@ static void note_held(struct cv_pipe *pipe)
     pool->held_ms = pool->held_ms ? (pool->held_ms * 7 + ms) / 8 : ms;
 }
 
-static void pipe_free(struct cv_pipe *pipe)
+void pipe_free(struct cv_pipe *pipe)
 {
     if (pipe->state == PIPE_OPEN && !pipe->is_canary)
         note_held(pipe);
     leave_list(pipe);
+    pipe_give_slot(pipe);
     if (pipe->state != PIPE_IDLE && !pipe->is_canary)
         count_load(pipe->pool, -1);
     if (pipe->stream)
         cv_stream_close(pipe->stream);
+    if (pipe->state == PIPE_OPEN || pipe->state == PIPE_OPENING)
+        pool_offer_room(pipe);
     cv_tunnel_spec_unref(&pipe->spec);
+    cv_gate_unref(&pipe->gate);
     free(pipe);
 }
 
 /* The last callback of a pipe in use. */
-static void pipe_end(struct cv_pipe *pipe, struct cv_status why)
+void pipe_end(struct cv_pipe *pipe, struct cv_status why)
 {
     const struct cv_upstream_ops *ops = pipe->ops;
     void *arg = pipe->arg;
@@ -290,19 +201,6 @@ static const struct cv_stream_ops stream_ops = {
 
 /* ---- who gets a stream ---- */
 
-static size_t in_use(const struct cv_pool *pool, const char *name)
-{
-    size_t count = 0;
-    for (const struct cv_pipe *p = pool->active; p; p = p->next)
-        count += !p->is_canary && strcmp(p->spec->name, name) == 0;
-    return count;
-}
-
-static bool is_held_by_concurrency(const struct cv_pool *pool, const struct cv_tunnel_spec *spec)
-{
-    return spec->concurrency && in_use(pool, spec->name) >= spec->concurrency;
-}
-
 /* An idle stream to the tunnel, idle for less than `max_idle_ms`; 0: none. What a connection to
  * the service knows of one consumer is not for the next: it is always the same one's. */
 static struct cv_pipe *find_idle(struct cv_pool *pool, const char *name,
@@ -329,13 +227,15 @@ static void evict_idle(struct cv_pool *pool)
 static struct cv_status try_open(struct cv_pipe *pipe)
 {
     struct cv_pool *pool = pipe->pool;
-    bool is_held = !pipe->is_canary && is_held_by_concurrency(pool, pipe->spec);
-    if (cv_link_is_detached(pool->session->link) || is_held)
+    if (cv_link_is_detached(pool->session->link))
         return cv_status(CV_AGAIN);
     struct cv_status status =
         cv_stream_open(pool->session->link, CV_STREAM_FORWARDED, pipe->spec->name, pipe->port,
                        pipe->correlation, &stream_ops, pipe, &pipe->stream);
-    return status.id == CV_CHANNEL_LIMIT ? cv_status(CV_AGAIN) : status;
+    if (status.id != CV_CHANNEL_LIMIT)
+        return status;
+    atomic_store_explicit(&pool->session->is_full, true, memory_order_relaxed);
+    return cv_status(CV_AGAIN);
 }
 
 /* Hands an idle stream to a pipe that has none. */
@@ -352,15 +252,18 @@ static void take_over(struct cv_pipe *pipe, struct cv_pipe *idle)
 static bool serve_one(struct cv_pool *pool)
 {
     struct cv_queue_walk walk;
-    walk_waiting(pool, &walk);
-    for (struct cv_pipe *pipe; (pipe = next_waiting(&walk));) {
-        if (is_held_by_concurrency(pool, pipe->spec))
+    pool_walk_waiting(pool, &walk);
+    for (struct cv_pipe *pipe; (pipe = pool_next_waiting(&walk));) {
+        if (!pipe_take_slot(pipe))
             continue; /* others may pass */
         struct cv_pipe *idle =
             find_idle(pool, pipe->spec->name, &pipe->consumer, pipe->max_idle_ms);
         struct cv_status status = idle ? cv_ok() : try_open(pipe);
         if (status.id == CV_AGAIN) {
+            pipe_give_slot(pipe);
             evict_idle(pool);
+            pool_pass_turns(pool);
+            (void)pool_move_one(pool);
             return false;
         }
         if (!cv_is_ok(status)) {
@@ -383,15 +286,28 @@ static bool serve_one(struct cv_pool *pool)
 static void on_serve(void *arg)
 {
     struct cv_pool *pool = arg;
-    while (pool->session->link && !cv_link_is_detached(pool->session->link) &&
-           pool->waiting.count && serve_one(pool))
+    if (!pool->session->link)
+        return;
+    if (cv_link_is_detached(pool->session->link)) {
+        pool_pass_turns(pool);
+        while (pool_move_one(pool))
+            ;
+        return;
+    }
+    while (pool->waiting.count && serve_one(pool))
         ;
+}
+
+void cv_pool_look(struct cv_pool *pool)
+{
+    if (pool->waiting.count)
+        cv_worker_defer(worker_of(pool), &pool->serve);
 }
 
 void cv_pool_on_capacity(struct cv_pool *pool)
 {
-    if (pool->waiting.count)
-        cv_worker_defer(worker_of(pool), &pool->serve);
+    atomic_store_explicit(&pool->session->is_full, false, memory_order_relaxed);
+    cv_pool_look(pool);
 }
 
 static void on_idle_timer(void *arg)
@@ -417,7 +333,7 @@ void cv_pool_end(struct cv_pool *pool)
     cv_defer_cancel(&pool->serve);
     while (pool->idle)
         pipe_free(pool->idle);
-    for (struct cv_pipe *pipe; (pipe = first_waiting(pool, NULL));)
+    for (struct cv_pipe *pipe; (pipe = pool_first_waiting(pool, NULL));)
         pipe_end(pipe, cv_status(CV_LINK_LOST));
     while (pool->active)
         pipe_end(pool->active, cv_status(CV_LINK_LOST));
@@ -426,7 +342,7 @@ void cv_pool_end(struct cv_pool *pool)
 void cv_pool_end_tunnel(struct cv_pool *pool, const char *name, struct cv_status why)
 {
     struct cv_pipe **lists[] = {&pool->idle, &pool->active};
-    for (struct cv_pipe *pipe; (pipe = first_waiting(pool, name));)
+    for (struct cv_pipe *pipe; (pipe = pool_first_waiting(pool, name));)
         pipe_end(pipe, why);
     for (size_t i = 0; i < 2; i++) {
         struct cv_pipe *pipe = *lists[i];
@@ -457,7 +373,7 @@ void cv_pool_withdraw_tunnel(struct cv_pool *pool, const char *name)
         if (strcmp(pipe->spec->name, name) == 0)
             pipe->is_last = true;
     }
-    while ((pipe = first_waiting(pool, name)))
+    while ((pipe = pool_first_waiting(pool, name)))
         pipe_end(pipe, cv_status(CV_AGENT_OFFLINE));
 }
 
@@ -471,7 +387,8 @@ static uint64_t user_tag(const struct cv_pipe *pipe)
     return tag;
 }
 
-struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
+struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
+                              struct cv_gate *gate, uint32_t port,
                               const struct cv_upstream_wish *wish,
                               const struct cv_upstream_ops *ops, void *arg, struct cv_pipe **out)
 {
@@ -479,10 +396,13 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
     *out = NULL;
     if (!session->link)
         return cv_status(CV_LINK_LOST);
-    bool is_held = cv_link_is_detached(session->link) || is_held_by_concurrency(pool, spec);
+    bool needs_slot = spec->concurrency && !wish->is_canary;
+    bool may_go =
+        !cv_link_is_detached(session->link) && (!needs_slot || pool_take_slot(pool, spec, gate));
     struct cv_pipe *pipe =
-        is_held ? NULL : find_idle(pool, spec->name, &wish->consumer, wish->max_idle_ms);
+        may_go ? find_idle(pool, spec->name, &wish->consumer, wish->max_idle_ms) : NULL;
     if (pipe) {
+        pipe->has_slot = needs_slot;
         leave_list(pipe);
         cv_tunnel_spec_unref(&pipe->spec);
         pipe->spec = cv_tunnel_spec_ref(spec);
@@ -494,11 +414,18 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
         return cv_ok();
     }
     pipe = calloc(1, sizeof *pipe);
-    if (!pipe)
+    if (!pipe) {
+        if (may_go && needs_slot)
+            pool_give_slot(pool, gate);
         return cv_status(CV_NO_MEMORY);
+    }
     *pipe = (struct cv_pipe){.upstream = {.is_local = true},
                              .pool = pool,
                              .spec = cv_tunnel_spec_ref(spec),
+                             .gate = cv_gate_ref(gate),
+                             .slot = {.session = session},
+                             .has_slot = may_go && needs_slot,
+                             .is_movable = wish->is_movable,
                              .ops = ops,
                              .arg = arg,
                              .port = port,
@@ -512,12 +439,14 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
     if (!pipe->is_canary)
         count_load(pool, 1);
     /* Who came first goes first. */
-    struct cv_status status = pool->waiting.count ? cv_status(CV_AGAIN) : try_open(pipe);
+    bool is_behind = pool->waiting.count || !may_go;
+    struct cv_status status = is_behind ? cv_status(CV_AGAIN) : try_open(pipe);
     if (cv_is_ok(status)) {
         enter(pipe, PIPE_OPENING);
         *out = pipe;
         return status;
     }
+    pipe_give_slot(pipe); /* its turn comes with serve_one */
     uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
     if (status.id == CV_AGAIN &&
         (pipe->is_canary || !cv_limits_queue_enter(limits_of(pool), user_tag(pipe),
@@ -530,7 +459,7 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
     }
     pipe->is_queued = true;
     measure_queued(pool->session, pipe->priority);
-    cv_pool_on_capacity(pool); /* who waits in front may be held by another tunnel's limit */
+    cv_pool_look(pool); /* who waits in front may be held by another tunnel's limit */
     *out = pipe;
     return cv_ok();
 }
@@ -584,11 +513,13 @@ void cv_pipe_close(struct cv_pipe *pipe, bool is_reusable)
     }
     note_held(pipe);
     leave_list(pipe);
+    pipe_give_slot(pipe);
     pipe->ops = NULL;
     pipe->is_reused = true;
     pipe->idle_since_ms = cv_worker_now_ms(worker_of(pool));
     count_load(pool, -1);
     enter(pipe, PIPE_IDLE);
+    pool_offer_room(pipe);
     cv_pool_on_capacity(pool);
     if (!cv_timer_is_running(&pool->idle_timer))
         (void)cv_worker_timer_start(worker_of(pool), &pool->idle_timer, POOL_IDLE_MS);

@@ -39,12 +39,16 @@ void cv_pool_init(struct cv_pool *pool, struct cv_session *session);
 void cv_pool_end(struct cv_pool *pool);
 
 /* As cv_upstream_open, on this worker. */
-struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec, uint32_t port,
+struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
+                              struct cv_gate *gate, uint32_t port,
                               const struct cv_upstream_wish *wish,
                               const struct cv_upstream_ops *ops, void *arg, struct cv_pipe **pipe);
 
 /* A channel has become free: who waits may go on. */
 void cv_pool_on_capacity(struct cv_pool *pool);
+
+/* Something has changed elsewhere: who waits may go on, here or over another link. */
+void cv_pool_look(struct cv_pool *pool);
 
 /* Ends every pipe to the tunnel `name`, idle or in use, with `why`. */
 void cv_pool_end_tunnel(struct cv_pool *pool, const char *name, struct cv_status why);

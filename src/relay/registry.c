@@ -14,7 +14,8 @@
 enum {
     REGISTRY_REMEMBER_MS = 24 * 3600 * 1000,
     REGISTRY_NAMES_PER_USER_MAX = 256,
-    UNREACHABLE_COST = 1 << 24, /* more than any load */
+    FULL_COST = 1 << 20,        /* more than any load */
+    UNREACHABLE_COST = 1 << 24, /* more than that */
 };
 
 /* One session that publishes a name. */
@@ -155,6 +156,7 @@ static const struct publisher *choose(const struct entry *entry, unsigned prefer
         const struct publisher *p = &entry->publishers[i];
         unsigned cost = 2 * cv_session_load(p->session);
         cost += cv_session_worker_index(p->session) != prefer_worker;
+        cost += cv_session_is_full(p->session) ? FULL_COST : 0;
         cost += cv_session_is_reachable(p->session) ? 0 : UNREACHABLE_COST;
         cost += cv_session_is_entitled(p->session, 0) ? 0 : 2 * UNREACHABLE_COST;
         if (cost < best_cost) {
@@ -193,11 +195,17 @@ struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_
     return cv_status(status);
 }
 
-void cv_route_done(struct cv_route *route)
+bool cv_registry_any_other(struct cv_registry *registry, const struct cv_user_key *user,
+                           struct cv_slice name, const struct cv_session *session,
+                           bool (*look)(struct cv_session *other))
 {
-    cv_tunnel_spec_unref(&route->spec);
-    cv_session_unref(&route->session);
-    cv_gate_unref(&route->gate);
+    bool is_found = false;
+    (void)pthread_rwlock_rdlock(&registry->lock);
+    const struct entry *entry = find_entry(find_user(registry, user), name);
+    for (size_t i = 0; entry && i < entry->count && !is_found; i++)
+        is_found = entry->publishers[i].session != session && look(entry->publishers[i].session);
+    (void)pthread_rwlock_unlock(&registry->lock);
+    return is_found;
 }
 
 static bool is_same_agent(const struct cv_session *a, const struct cv_session *b)

@@ -11,6 +11,7 @@
 
 #include "flow/breaker.h"
 #include "flow/pulse.h"
+#include "relay/slots.h"
 #include "relay/tunnel.h"
 
 struct cv_recall; /* relay/recall.h */
@@ -32,6 +33,8 @@ struct cv_gate {
     atomic_uint refs;
     cv_breaker breaker;
     struct cv_pulse pulse;
+    struct cv_slots slots; /* of a tunnel with a limit on concurrency */
+    atomic_uint waiting;   /* requests, on whatever link */
 };
 
 /* With one reference, or NULL without memory; unref takes NULL and nulls. Any thread. */
@@ -54,6 +57,12 @@ struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_
                                   const struct cv_guest *guest, struct cv_slice name,
                                   unsigned prefer_worker, uint64_t now_ms, struct cv_route *route);
 void cv_route_done(struct cv_route *route);
+
+/* Calls `look` for the other links than `session` that publish the name, until it says true;
+ * whether it did. Under the registry's lock: it must call nothing here. */
+bool cv_registry_any_other(struct cv_registry *registry, const struct cv_user_key *user,
+                           struct cv_slice name, const struct cv_session *session,
+                           bool (*look)(struct cv_session *other));
 
 /* `session` publishes spec->name. Sessions of another agent that published it lose it: they are in
  * displaced[], each with a reference for the caller, at most `displaced_max`. Publishing again

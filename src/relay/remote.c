@@ -37,6 +37,7 @@ enum message_kind {
 struct remote_back {
     struct cv_session *session; /* a reference */
     struct cv_tunnel_spec *spec;
+    struct cv_gate *gate;
     struct cv_worker *front_worker;
     struct cv_pipe *pipe; /* NULL before OPEN and after the end */
     struct cv_buf unsent; /* taken from the front, at most REMOTE_CREDIT, not yet by the pipe */
@@ -75,6 +76,7 @@ static void unref(struct cv_remote *remote)
         return;
     cv_buf_done(&remote->back.unsent);
     cv_tunnel_spec_unref(&remote->back.spec);
+    cv_gate_unref(&remote->back.gate);
     cv_session_unref(&remote->back.session);
     free(remote);
 }
@@ -183,7 +185,7 @@ static const struct cv_upstream_ops back_ops = {
 static void back_open(struct cv_remote *remote)
 {
     struct remote_back *back = &remote->back;
-    struct cv_status status = cv_pool_open(&back->session->pool, back->spec, back->port,
+    struct cv_status status = cv_pool_open(&back->session->pool, back->spec, back->gate, back->port,
                                            &back->wish, &back_ops, remote, &back->pipe);
     if (!cv_is_ok(status))
         back_over(remote, TO_FRONT_FAILED, status);
@@ -308,6 +310,7 @@ struct cv_status cv_remote_open(struct cv_relay_worker *worker, const struct cv_
     remote->credit = REMOTE_CREDIT;
     remote->back = (struct remote_back){.session = cv_session_ref(route->session),
                                         .spec = cv_tunnel_spec_ref(route->spec),
+                                        .gate = cv_gate_ref(route->gate),
                                         .front_worker = worker->worker,
                                         .port = route->port,
                                         .wish = *wish};

@@ -98,6 +98,31 @@ unsigned cv_session_load(const struct cv_session *session)
     return atomic_load_explicit(&session->load, memory_order_relaxed);
 }
 
+bool cv_session_is_full(const struct cv_session *session)
+{
+    return atomic_load_explicit(&session->is_full, memory_order_relaxed);
+}
+
+static void on_wake(void *arg)
+{
+    struct cv_session *session = arg;
+    atomic_store(&session->is_woken, false);
+    cv_pool_look(&session->pool);
+    cv_session_unref(&session);
+}
+
+void cv_session_wake(struct cv_session *session)
+{
+    if (atomic_exchange(&session->is_woken, true))
+        return;
+    cv_mail_init(&session->wake_mail, on_wake, cv_session_ref(session));
+    if (cv_worker_post(session->worker->worker, &session->wake_mail))
+        return;
+    atomic_store(&session->is_woken, false);
+    struct cv_session *reference = session;
+    cv_session_unref(&reference); /* whoever calls has one of its own */
+}
+
 struct cv_session_queue cv_session_queue(const struct cv_session *session)
 {
     unsigned waiting = atomic_load_explicit(&session->waiting, memory_order_relaxed);
@@ -179,6 +204,7 @@ static void on_link_detached(void *arg, struct cv_status why, const struct cv_er
            CV_F_STR("reason", cv_status_name(why.id)), CV_F_STR("detail", error->detail),
            CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("windowMs", relay->config->link_resume_window_ms));
+    cv_pool_look(&session->pool); /* who waits may go another way */
 }
 
 /* No network is lost more often; beyond it somebody makes the relay work. */

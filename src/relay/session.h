@@ -82,6 +82,12 @@ void cv_session_close(struct cv_session *session, struct cv_status why, const ch
 /* The same from any thread, later; takes the reference. */
 void cv_session_close_later(struct cv_session *session, struct cv_status why);
 
+/* Whether a request found no free stream there a moment ago. Any thread. */
+bool cv_session_is_full(const struct cv_session *session);
+
+/* Requests that wait there look again whether they can go, soon. Any thread. */
+void cv_session_wake(struct cv_session *session);
+
 /* Tells the agent that this relay stops within `after_ms`. */
 void cv_session_announce_shutdown(struct cv_session *session, uint64_t after_ms);
 

@@ -37,9 +37,12 @@ struct cv_session {
     atomic_uint load;                        /* pipes in use or waiting */
     atomic_uint_least64_t detached_since_ms; /* 0: it has a socket */
     atomic_uint_least64_t detached_total_ms; /* before that */
-    atomic_uint waiting;                     /* requests in the pool's queue … */
-    atomic_uint_least64_t turn_ms;           /* … one of which goes on about so often */
-    atomic_int_least64_t token_until_s;      /* Unix time; 0: it holds no more */
+    atomic_bool is_full;                     /* no stream was free when last asked for */
+    atomic_bool is_woken;                    /* wake_mail is on its way */
+    struct cv_mail wake_mail;
+    atomic_uint waiting;                /* requests in the pool's queue … */
+    atomic_uint_least64_t turn_ms;      /* … one of which goes on about so often */
+    atomic_int_least64_t token_until_s; /* Unix time; 0: it holds no more */
     struct cv_user_key user_key;
     unsigned worker_index;
     uint8_t agent_id[CV_AGENT_ID_LEN];

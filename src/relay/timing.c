@@ -59,6 +59,23 @@ void exchange_note_first_byte(struct cv_consumer *c)
                        CV_F_STR("tunnel", x->route.spec->name), CV_F_STR("method", x->method));
 }
 
+void exchange_leave_session(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    uint64_t paused_ms = cv_session_paused_ms(x->route.session, consumer_now_ms(c));
+    if (x->total_due_ms != UINT64_MAX)
+        x->total_due_ms += paused_ms - x->total_paused_ms;
+    if (x->service_due_ms != UINT64_MAX)
+        x->service_due_ms += paused_ms - x->service_paused_ms;
+}
+
+void exchange_enter_session(struct cv_consumer *c)
+{
+    struct exchange *x = &c->x;
+    x->total_paused_ms = x->service_paused_ms =
+        cv_session_paused_ms(x->route.session, consumer_now_ms(c));
+}
+
 /* For the answer: where it waits, or would have to, before it gives that up. */
 void exchange_note_place(struct cv_consumer *c)
 {

@@ -20,8 +20,8 @@ struct cv_status cv_upstream_open(struct cv_relay_worker *worker, const struct c
         return cv_ok();
     }
     struct cv_pipe *pipe;
-    CV_RETURN_IF_ERROR(
-        cv_pool_open(&route->session->pool, route->spec, route->port, wish, ops, arg, &pipe));
+    CV_RETURN_IF_ERROR(cv_pool_open(&route->session->pool, route->spec, route->gate, route->port,
+                                    wish, ops, arg, &pipe));
     *out = (struct cv_upstream *)pipe;
     return cv_ok();
 }

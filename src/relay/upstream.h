@@ -24,7 +24,7 @@ struct cv_upstream_ops {
     void (*on_open)(void *arg, bool is_reused);
     /* It could not be opened; not one byte reached the service. CV_SERVICE_REFUSED,
      * CV_SERVICE_TIMEOUT, CV_SERVICE_UNREACHABLE, CV_QUEUE_FULL, CV_LINK_LOST, CV_NO_TUNNEL,
-     * CV_NO_MEMORY. Dead afterwards. */
+     * CV_NO_MEMORY; CV_AGAIN where that was wished for. Dead afterwards. */
     void (*on_failed)(void *arg, struct cv_status why);
     void (*on_data)(void *arg, struct cv_slice data); /* take all; report with consumed */
     void (*on_eof)(void *arg);                        /* the service sends no more */
@@ -40,6 +40,7 @@ struct cv_upstream_wish {
     enum cv_priority priority; /* where it has to wait */
     /* Who asks: in whose queue it counts then, and whose pooled streams it may take. */
     struct cv_user_key consumer;
+    bool is_movable; /* while it waits it may fail with CV_AGAIN: another link has room */
     /* A canary (canary.h), on the link's own worker: counts as nobody's request, for no limit of
      * the tunnel, and never waits: CV_QUEUE_FULL where there is no free stream. */
     bool is_canary;
