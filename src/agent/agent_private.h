@@ -81,7 +81,7 @@ struct cv_agent {
     size_t tunnel_count;
     struct carry *carries; /* utlist DL */
     size_t carry_count;
-    size_t held; /* streams of others, see cv_agent_hold */
+    size_t held;       /* streams of others, see cv_agent_hold */
     uint64_t carried;  /* ever */
     uint64_t since_ms; /* when it was made */
     struct cv_watch *watch;

@@ -154,9 +154,9 @@ struct cv_status cv_settings_patch(const struct cv_schema *schema, const void *f
                                    const struct cv_override *overrides, size_t count,
                                    struct cv_problems *problems);
 
-/* What `running` becomes with `loaded`, from the same sources read again, in `to` (zeroed): settings
- * that can change while the program runs are those of `loaded`, unless the management API has set
- * them; all others stay. Those that differ and stay are in `left`, with the reason as text.
+/* What `running` becomes with `loaded`, from the same sources read again, in `to` (zeroed):
+ * settings that can change while the program runs are those of `loaded`, unless the management API
+ * has set them; all others stay. Those that differ and stay are in `left`, with the reason as text.
  * CV_NO_MEMORY; `to` is for cv_settings_done in every case. */
 struct cv_status cv_settings_merge(const struct cv_schema *schema, const void *running,
                                    const void *loaded, void *to, struct cv_problems *left);

@@ -123,7 +123,7 @@ struct exchange {
     /* For the mark of a truncated stream: what kind, and whether a line is open. */
     enum { MARK_NONE, MARK_SSE, MARK_NDJSON } mark;
     bool is_line_open;
-    bool has_trace_parent; /* the consumer has begun the trace */
+    bool has_trace_parent;        /* the consumer has begun the trace */
     struct cv_model_stream model; /* of an answer that may be a model's stream */
 };
 

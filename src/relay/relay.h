@@ -72,7 +72,7 @@ struct cv_relay {
     atomic_uint_least64_t breaker_openings, breaker_rejections; /* since the start */
     struct cv_revocations *revocations;
     struct cv_history *history;
-    int64_t usage_minute; /* first worker: when all were asked for their numbers last */
+    int64_t usage_minute;         /* first worker: when all were asked for their numbers last */
     struct cv_reporter *reporter; /* NULL: nobody is told of incidents */
     struct cv_keysource *keys;
     struct cv_auth_policy *auth_policy;

@@ -61,7 +61,7 @@ struct cv_session {
     struct session_name *replaced; /* utlist LL, at most SESSION_TUNNELS_MAX */
     uint64_t shutdown_due_ms;      /* the relay stops then; 0: it does not */
     struct cv_pool pool;
-    struct canary *canary; /* NULL: none yet */
+    struct canary *canary;          /* NULL: none yet */
     bool is_diagnosing;             /* it has asked for CV_DIAGNOSE_NAME */
     bool has_moved;                 /* its agent has another link to somewhere else */
     bool is_withdrawn;              /* for good */

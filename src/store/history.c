@@ -68,7 +68,8 @@ static void *run(void *arg)
         (void)pthread_mutex_lock(&history->lock);
         is_last = wait(history, is_more);
         size_t count = history->inbox_count;
-        memcpy(tables, history->inbox, count * sizeof *tables);
+        for (size_t i = 0; i < count; i++)
+            tables[i] = history->inbox[i];
         history->inbox_count = 0;
         struct cv_history_question *questions = history->questions;
         history->questions = NULL;

@@ -377,7 +377,6 @@ enum {
 
 /* The cell of a series: CV_CELL(REQUESTS, CV_L_STATUS_SUCCESS, tier). */
 #define CV_CELL(id, first, second)                                                                 \
-    ((uint32_t)CV_AT_##id +                                                                        \
-     ((uint32_t)(first) * CV_WIDTH_##id + (uint32_t)(second)) * CV_SPAN_##id)
+    ((uint32_t)CV_AT_##id + ((uint32_t)(first)*CV_WIDTH_##id + (uint32_t)(second)) * CV_SPAN_##id)
 
 #endif
