@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What users and tunnels did: /api/tunnel/history and /api/tunnel/usage, over restarts, kill -9 and a
 disk that fails."""
+import contextlib
 import datetime
 import sqlite3
+import subprocess
 import threading
 import time
 
@@ -284,6 +286,42 @@ def test_a_file_that_cannot_be_opened_hurts_nobody_and_is_tried_again(world):
     assert len(relay.find("history_unwritable")) == 1
     answer = relay.fetch(f"{API}/history?metric=requests&from=-5m", token).json()
     assert sum(p["value"] for p in answer["points"]) == 20, "nothing was lost meanwhile"
+
+
+@pytest.fixture
+def small_disk(world):
+    """The world's state folder on a file system of 4 MiB."""
+    world.state.mkdir(mode=0o700, exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "culvert-test",
+                           world.state], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    # Behind the end of the processes, which is the world's first cleanup.
+    world.cleanups.insert(0, lambda: subprocess.run(["umount", "-l", world.state], check=True))
+    return world.state
+
+
+def test_a_full_disk_hurts_nobody_and_loses_nothing_older(world, small_disk):
+    api = Api(world)
+    for _ in range(5):
+        assert api.scene.fetch("/").status == 200
+    restart(api)
+    with open(small_disk / "filler", "wb", 0) as filler, contextlib.suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+    done = total(api)
+    for _ in range(50):
+        assert api.scene.fetch("/").status == 200
+    assert total(api) == done + 50
+    relay = api.relay
+    relay.stop()  # writes the minute under way, or would
+    assert relay.find("history_unwritable")
+    (small_disk / "filler").unlink()
+    api.relay = api.scene.relay = world.relay(port=relay.port)
+    assert total(api) >= 5
+    assert not api.relay.find("history_set_aside")
+    api.scene.agent.stop()
+    api.relay.stop()
 
 
 def test_a_damaged_file_is_set_aside(world):
