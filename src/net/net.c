@@ -4,6 +4,7 @@
 #include <curl/curl.h>
 #include <openssl/ssl.h>
 #include <signal.h>
+#include <uv.h>
 
 struct cv_status cv_net_init(void)
 {
@@ -20,4 +21,22 @@ struct cv_status cv_net_init(void)
 void cv_net_done(void)
 {
     curl_global_cleanup();
+}
+
+const char *cv_net_library(unsigned index, const char **version)
+{
+    switch (index) {
+    case 0:
+        *version = OpenSSL_version(OPENSSL_VERSION_STRING);
+        return "openssl";
+    case 1:
+        *version = uv_version_string();
+        return "libuv";
+    case 2:
+        *version = curl_version_info(CURLVERSION_NOW)->version;
+        return "libcurl";
+    default:
+        *version = NULL;
+        return NULL;
+    }
 }

@@ -14,4 +14,8 @@ struct cv_status cv_net_init(void);
 /* After the last worker is freed. */
 void cv_net_done(void);
 
+/* The libraries that this process runs with, for diagnostics: the name and version of number
+ * `index`, NULL behind the last one. Any thread; static strings. */
+const char *cv_net_library(unsigned index, const char **version);
+
 #endif

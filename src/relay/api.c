@@ -25,6 +25,7 @@ static const struct api_call calls[] = {
     {"GET", "/api/tunnel/tunnels", api_tunnels, false, false},
     {"DELETE", "/api/tunnel/links/*", api_link_close, false, false},
     {"GET", "/api/tunnel/metrics", api_metrics, false, true},
+    {"GET", "/api/tunnel/diagnostics", api_diagnostics, false, true},
     {"GET", "/api/tunnel/history", api_history, false, false},
     {"GET", "/api/tunnel/usage", api_usage, false, false},
     {"GET", "/api/tunnel/queue", api_queue, false, false},

@@ -47,6 +47,7 @@ void api_history(struct cv_consumer *c, const json_t *body);
 void api_usage(struct cv_consumer *c, const json_t *body);
 void api_breakers(struct cv_consumer *c, const json_t *body);
 void api_breaker_reset(struct cv_consumer *c, const json_t *body);
+void api_diagnostics(struct cv_consumer *c, const json_t *body);
 void api_metrics(struct cv_consumer *c, const json_t *body);
 void api_config_get(struct cv_consumer *c, const json_t *body);
 void api_config_patch(struct cv_consumer *c, const json_t *body);

@@ -277,10 +277,6 @@ bool source_hold_back(struct cv_consumer *c, struct cv_status status);
 bool pages_health(struct cv_consumer *c);
 /* /metrics, on a listener of its own. False: it is not that, nothing was done. */
 bool pages_metrics(struct cv_consumer *c);
-bool pages_is_diagnostics(const struct cv_consumer *c);
-/* What the relay has open, for those whose token has the admin permission; 403 for others. After
- * authentication. */
-void pages_diagnostics(struct cv_consumer *c);
 
 /* What an upgrade to a link answers; `extra` is further field lines with CRLF, or NULL. Without
  * memory nothing is written, and the peer, which sees no answer, dials again. */

@@ -141,8 +141,19 @@ static void count_outcome(struct cv_consumer *c, unsigned outcome, unsigned tier
     }
 }
 
+static void keep_error(struct cv_consumer *c, enum cv_status_id id)
+{
+    struct cv_relay_worker *worker = c->worker;
+    struct cv_relay_error *error = &worker->errors[worker->next_error];
+    worker->next_error = (worker->next_error + 1) % CV_RELAY_ERRORS_KEPT;
+    error->id = id;
+    error->at_s = cv_worker_wall_seconds(worker->worker);
+    (void)cv_slice_to_str(cv_slice_str(c->x.id), error->request, sizeof error->request);
+}
+
 void measure_error(struct cv_consumer *c, enum cv_status_id id)
 {
+    keep_error(c, id);
     struct exchange *x = &c->x;
     if (!block_of(c))
         return;

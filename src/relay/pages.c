@@ -56,28 +56,3 @@ bool pages_metrics(struct cv_consumer *c)
         relay_metrics_page(c);
     return true;
 }
-
-bool pages_is_diagnostics(const struct cv_consumer *c)
-{
-    return cv_slice_is(c->head.path, "/api/tunnel/diagnostics");
-}
-
-void pages_diagnostics(struct cv_consumer *c)
-{
-    struct cv_relay *relay = c->worker->relay;
-    if (!c->x.identity->is_admin) {
-        problem_answer(c, CV_FORBIDDEN, CV_HOP_RELAY, "this needs the admin permission",
-                       c->head.framing == CV_HTTP_NO_BODY);
-        return;
-    }
-    if (is_refused(c))
-        return;
-    struct cv_relay_counts counts = cv_relay_count(relay);
-    char body[256];
-    (void)snprintf(
-        body, sizeof body,
-        "{\"connections\":%u,\"requests\":%u,\"links\":%u,\"streams\":%u,\"tunnels\":%zu}\n",
-        counts.consumers, counts.requests, counts.links, counts.streams,
-        cv_registry_tunnels(relay->registry));
-    problem_simple(c, 200, "application/json", body, "Cache-Control: no-store\r\n");
-}

@@ -300,6 +300,7 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     CV_RETURN_IF_ERROR(open_workers(relay, error));
     CV_RETURN_IF_ERROR(cv_relay_tracing_new(relay, options->env, &relay->tracing, error));
     relay->agent_return_ms = agent_return_ms(relay);
+    relay->started_s = cv_worker_wall_seconds(relay->workers[0].worker);
     relay->agents_due_ms = cv_worker_now_ms(relay->workers[0].worker) + relay->agent_return_ms;
     CV_RETURN_IF_ERROR(relay_open_reporter(relay, state_dir, error));
     CV_RETURN_IF_ERROR(cv_takeover_begin(relay, options, &relay->takeover, error));

@@ -82,6 +82,7 @@ struct cv_relay {
     struct cv_cidr *trusted;   /* proxies in front */
     size_t trusted_count;
     bool is_dev;
+    uint64_t started_s; /* Unix time */
     struct cv_relay_worker *workers;
     unsigned worker_count;
     unsigned port;
@@ -103,11 +104,21 @@ struct cv_relay {
     char instance[17];          /* random hex, for logs and X-Request-Id */
 };
 
+/* The last errors that were told to somebody, for diagnostics. */
+enum { CV_RELAY_ERRORS_KEPT = 16, CV_RELAY_REQUEST_ID_LEN = 40 };
+struct cv_relay_error {
+    enum cv_status_id id;
+    uint64_t at_s; /* Unix time; 0: none yet */
+    char request[CV_RELAY_REQUEST_ID_LEN];
+};
+
 struct cv_relay_worker {
     struct cv_relay *relay;
     struct cv_worker *worker;
     unsigned index;
-    struct cv_audit_queue *record;    /* this thread's; NULL: no audit log */
+    struct cv_audit_queue *record; /* this thread's; NULL: no audit log */
+    struct cv_relay_error errors[CV_RELAY_ERRORS_KEPT];
+    unsigned next_error;
     struct cv_metrics_block *metrics; /* this thread's; NULL: nothing is counted */
     struct cv_trace_queue *spans;     /* this thread's; NULL: none are sent */
     struct cv_token_cache *tokens;

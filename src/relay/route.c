@@ -423,15 +423,6 @@ static void serve_api(struct cv_consumer *c)
     api_serve(c);
 }
 
-static void serve_diagnostics(struct cv_consumer *c)
-{
-    tracing_record(c, "/api/tunnel/diagnostics");
-    if (!source_admit(c, CV_LIMIT_REQUESTS) || !route_authenticate(c))
-        return;
-    route_audit_auth_ok(c, "api");
-    pages_diagnostics(c);
-}
-
 static void serve_nothing(struct cv_consumer *c)
 {
     tracing_record(c, "");
@@ -489,8 +480,6 @@ void route_go_on(struct cv_consumer *c)
         serve_upgrade(c);
     else if (api_find(c))
         serve_api(c);
-    else if (pages_is_diagnostics(c))
-        serve_diagnostics(c);
     else
         serve_nothing(c);
 }

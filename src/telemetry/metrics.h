@@ -181,6 +181,12 @@ struct cv_histogram_total cv_snapshot_total(const struct cv_metrics_snapshot *sn
     cv_snapshot_total((snapshot), CV_AT_##id, (CV_LAST_##id - CV_AT_##id + 1) / CV_SPAN_##id,      \
                       (enum cv_metric_buckets)CV_BUCKETS_OF_##id)
 
+/* What this process has of memory; 0 where it cannot be read. */
+struct cv_process_memory {
+    uint64_t virtual_bytes, resident_bytes;
+};
+struct cv_process_memory cv_process_memory(void);
+
 /* process_*: of this process, from /proc. What cannot be read stays 0. */
 void cv_snapshot_process(struct cv_metrics_snapshot *snapshot);
 

@@ -15,24 +15,23 @@
 #include <unistd.h>
 
 /* proc(5): virtual and resident size in pages stand first in statm. */
-static void read_memory(struct cv_metrics_snapshot *snapshot)
+struct cv_process_memory cv_process_memory(void)
 {
     char text[128];
     uint64_t virtual_pages, resident_pages;
+    long page = sysconf(_SC_PAGESIZE);
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return;
+        return (struct cv_process_memory){0};
     ssize_t len = read(fd, text, sizeof text - 1);
     (void)close(fd);
-    long page = sysconf(_SC_PAGESIZE);
     text[len > 0 ? len : 0] = '\0';
     struct cv_slice rest = cv_slice_str(text);
-    if (page <= 0 || !cv_slice_to_u64(cv_slice_split(&rest, ' '), UINT64_MAX, &virtual_pages) ||
-        !cv_slice_to_u64(cv_slice_split(&rest, ' '), UINT64_MAX, &resident_pages))
-        return;
-    cv_snapshot_set(snapshot, CV_CELL(PROCESS_VIRTUAL, 0, 0), (double)virtual_pages * (double)page);
-    cv_snapshot_set(snapshot, CV_CELL(PROCESS_RESIDENT, 0, 0),
-                    (double)resident_pages * (double)page);
+    if (page <= 0 || !cv_slice_to_u64(cv_slice_split(&rest, ' '), UINT32_MAX, &virtual_pages) ||
+        !cv_slice_to_u64(cv_slice_split(&rest, ' '), UINT32_MAX, &resident_pages))
+        return (struct cv_process_memory){0};
+    return (struct cv_process_memory){virtual_pages * (uint64_t)page,
+                                      resident_pages * (uint64_t)page};
 }
 
 /* Since Linux 6.2 the folder's size says how many there are; before it is 0. */
@@ -60,7 +59,9 @@ void cv_snapshot_process(struct cv_metrics_snapshot *snapshot)
 {
     struct rusage usage;
     struct rlimit limit;
-    read_memory(snapshot);
+    struct cv_process_memory memory = cv_process_memory();
+    cv_snapshot_set(snapshot, CV_CELL(PROCESS_VIRTUAL, 0, 0), (double)memory.virtual_bytes);
+    cv_snapshot_set(snapshot, CV_CELL(PROCESS_RESIDENT, 0, 0), (double)memory.resident_bytes);
     if (getrusage(RUSAGE_SELF, &usage) == 0)
         cv_snapshot_set(snapshot, CV_CELL(PROCESS_CPU, 0, 0),
                         seconds(&usage.ru_utime) + seconds(&usage.ru_stime));

@@ -465,6 +465,11 @@ uint64_t cv_link_bytes_out(const struct cv_link *link)
     return link->seq.framed;
 }
 
+size_t cv_link_replay_held(const struct cv_link *link)
+{
+    return cv_buf_len(&link->seq.replay);
+}
+
 uint64_t cv_link_replayed_bytes(const struct cv_link *link)
 {
     return link->replayed;

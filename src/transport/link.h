@@ -155,6 +155,7 @@ size_t cv_link_max_streams(const struct cv_link *link);
 uint32_t cv_link_rtt_ms(const struct cv_link *link);   /* 0: unknown */
 uint64_t cv_link_bytes_in(const struct cv_link *link); /* SSH bytes */
 uint64_t cv_link_bytes_out(const struct cv_link *link);
+size_t cv_link_replay_held(const struct cv_link *link); /* bytes kept until they are acknowledged */
 uint64_t cv_link_replayed_bytes(const struct cv_link *link); /* sent again after a resume */
 
 struct cv_stream_ops {

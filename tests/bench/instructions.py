@@ -7,6 +7,8 @@
     tests/bench/instructions.py --build FOLDER --update    write instructions.json
     tests/bench/instructions.py --build FOLDER --profile CASE [--top N]
                                                            by function, for one case
+    tests/bench/instructions.py --build FOLDER --telemetry  what telemetry adds: everything on
+                                                           against everything off
 
 A case is one pattern of load; callgrind.py says how its cost is had. Requests come one after the
 other on one kept connection (`request`), from ten connections in step (`request_10`), or on a
@@ -117,9 +119,20 @@ WARM_UP = {
     "token": lambda load: load.tokens(20),
 }
 UNITS = {"download": "MiB", "token": "token"}
+# What looks at what happens; `traced`: each request has spans, whose collector is not there.
+DEFAULT = {"LOG_LEVEL": "info"}
+TELEMETRY = {
+    "off": {"CULVERT_METRICS_ENABLED": "false", "CULVERT_HISTORY_ENABLED": "false",
+            "CULVERT_AUDIT_ENABLED": "false", "LOG_LEVEL": "error"},
+    "on": {"LOG_LEVEL": "info", "CULVERT_METRICS_MODELS": "true"},
+    "traced": {"LOG_LEVEL": "error", "TRACING_ENABLED": "true",
+               "TRACING_ENDPOINT": "http://127.0.0.1:9/v1/traces"},
+}
+EVENTS = {"plain": b'data: {"token":%6d}\n\n',
+          "model": b'data: {"choices":[{"delta":{"content":"%6d"}}]}\n\n'}
 
 
-def serve_events():
+def serve_events(kind):
     """/events?N: N chunks, each sent when the one before has had time to arrive: under callgrind a
     turn of the loop takes milliseconds, and tokens that arrive together would share one."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -137,7 +150,7 @@ def serve_events():
                              b"Transfer-Encoding: chunked\r\n\r\n")
                 pause = threading.Event()
                 for number in range(count):
-                    event = b'data: {"token":%6d}\n\n' % number
+                    event = EVENTS[kind] % number
                     sock.sendall(b"%x\r\n%s\r\n" % (len(event), event))
                     pause.wait(0.008)
                 sock.sendall(b"0\r\n\r\n")
@@ -164,7 +177,7 @@ def is_disturbed(agent):
                ("connect_failed", "reconnecting", "connection_lost", "link_resumed"))
 
 
-def run(case, units, tries=3):
+def run(case, units, env, tries=3):
     """One run of relay and agent under callgrind; their profiles. Without units: start, warm-up and
     end alone."""
     import culvert
@@ -172,14 +185,13 @@ def run(case, units, tries=3):
     world = culvert.World(folder, workers=1)
     out = folder / "callgrind"
     out.mkdir()
-    env = {"LOG_LEVEL": "info"}
     wrapper = [callgrind.wrap(out, culvert.BIN)]
-    events = serve_events()
+    events = serve_events("plain" if env == DEFAULT else "model")
     try:
         files = {"small": b"x" * 128, "1mib": MIB, f"{MIBS}mib": MIBS * MIB}
         port = events.getsockname()[1] if case == "token" else start_nginx(world, files)
         relay = world.relay(env=env, wrapper=wrapper)
-        agent = world.http(relay, port, env=env, wrapper=wrapper)
+        agent = world.http(relay, port, env=DEFAULT, wrapper=wrapper)
         load = Load(relay.port, world.token())
         WARM_UP.get(case, warm_up)(load)
         if units:
@@ -188,7 +200,7 @@ def run(case, units, tries=3):
         agent.stop()
         relay.stop()
         if is_disturbed(agent) and tries > 1:
-            return run(case, units, tries - 1)
+            return run(case, units, env, tries - 1)
         return {name: callgrind.parse(out / f"{pid}.out") for name, pid in pids.items()}
     finally:
         events.close()
@@ -196,12 +208,13 @@ def run(case, units, tries=3):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def profiles(cases):
+def profiles(cases, env=None):
     """Relay's and agent's profile for one unit of each case."""
+    env = env or DEFAULT
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        few = {warm: pool.submit(run, warm, 0)
+        few = {warm: pool.submit(run, warm, 0, env)
                for warm in {case if case in WARM_UP else "" for case in cases}}
-        many = {case: pool.submit(run, case, CASES[case][0]) for case in cases}
+        many = {case: pool.submit(run, case, CASES[case][0], env) for case in cases}
 
         def difference(case, name):
             before = few.get(case) or few[""]
@@ -248,6 +261,19 @@ def compare(now, before):
     return list(dict.fromkeys(worse))
 
 
+def telemetry(cases):
+    """What the relay spends on looking at what happens."""
+    costs = {how: profiles(cases, env) for how, env in TELEMETRY.items()}
+    for case in cases:
+        off = costs["off"][case]["relay"].instructions
+        print(f"relay per {UNITS.get(case, case)}: off {off:,.0f}", end="")
+        for how in ("on", "traced"):
+            cost = costs[how][case]["relay"].instructions
+            print(f", {how} {cost:,.0f} ({100 * (cost / off - 1):+.1f} %)", end="")
+        print()
+    return 0
+
+
 def measure(cases):
     return {case: {name: figures(profile) for name, profile in ends.items()}
             for case, ends in profiles(cases).items()}
@@ -264,6 +290,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", required=True)
     parser.add_argument("--update", action="store_true")
+    parser.add_argument("--telemetry", action="store_true")
     parser.add_argument("--profile", choices=CASES)
     parser.add_argument("--top", type=int, default=40)
     parser.add_argument("--case", choices=CASES, action="append")
@@ -277,6 +304,8 @@ def main():
         for name, profile in profiles(cases)[arguments.profile].items():
             show(name, arguments.profile, profile, arguments.top)
         return 0
+    if arguments.telemetry:
+        return telemetry(cases)
     now = measure(cases)
     stored = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     before = stored.get("cases", {})

@@ -68,6 +68,11 @@ def test_a_listener_of_its_own(world):
         assert client.response().status == 404, "no tunnels there"
 
 
+def counts(diagnostics):
+    return {name: diagnostics[name]
+            for name in ("connections", "requests", "links", "streams", "tunnels")}
+
+
 def test_diagnostics_are_for_admins(shared_home):
     path = "/api/tunnel/diagnostics"
     assert shared_home.relay.fetch(path).status == 401
@@ -77,8 +82,8 @@ def test_diagnostics_are_for_admins(shared_home):
     answer = shared_home.relay.fetch(path, admin)
     assert answer.get("Content-Type") == "application/json"
     assert "no-store" in answer.get("Cache-Control")
-    assert answer.json() == {"connections": 1, "requests": 0, "links": 1, "streams": 0,
-                             "tunnels": 1}
+    assert counts(answer.json()) == {"connections": 1, "requests": 0, "links": 1, "streams": 0,
+                                     "tunnels": 1}
 
 
 def test_diagnostics_count_what_is_open(home):
@@ -97,8 +102,29 @@ def test_diagnostics_count_what_is_open(home):
         assert now["connections"] == 3
         idle.request("GET", "/livez")
         assert idle.response().status == 200
-    wait_for(lambda: home.relay.fetch("/api/tunnel/diagnostics", admin).json() == {
+    wait_for(lambda: counts(home.relay.fetch("/api/tunnel/diagnostics", admin).json()) == {
         "connections": 1, "requests": 0, "links": 1, "streams": 0, "tunnels": 1}, 10, "rest")
+
+
+def test_diagnostics_tell_how_the_relay_is(home):
+    admin = home.world.token("root", "--admin")
+    assert home.relay.fetch("/t/none/", home.token).status == 404
+    said = home.relay.fetch("/api/tunnel/diagnostics", admin).json()
+    assert said["version"] and said["revision"] and said["pid"] == home.relay.pid
+    assert set(said["libraries"]) == {"openssl", "libuv", "libcurl", "jansson"}
+    assert 0 <= said["uptime_s"] < 600 and not said["is_draining"] and not said["truncated"]
+    assert [w["index"] for w in said["workers"]] == list(range(int(home.world.workers)))
+    assert sum(w["links"] for w in said["workers"]) == 1
+    assert all(0 <= w["lag_us"] < 20e6 for w in said["workers"])
+    assert said["memory"]["resident_bytes"] > 1e6 and said["memory"]["replay_bytes"] >= 0
+    link, = said["link_list"]
+    assert link["owner"] == "alice" and link["state"] == "up" and len(link["id"]) == 32
+    assert link["age_ms"] >= 0 and link["queued"] == 0
+    assert said["top_users"] == [{"user": "alice", "links": 1, "requests": 0, "queued": 0}]
+    assert said["limits"]["rejected_by_user"] == 0
+    assert said["breakers"]["open"] == 0
+    error, = said["last_errors"]
+    assert error["code"] == "TUNNEL_011" and error["request_id"] and error["category"] == "server"
 
 
 # -- a worker that does not turn -------------------------------------------------------------------
