@@ -36,28 +36,35 @@ enum member {
 };
 
 /* Depth 0: at any. */
+#define NAME(text) text, sizeof(text) - 1
 static const struct {
-    const char *name;
-    uint8_t framing, depth;
+    char name[CV_MODEL_NAME_MAX + 1];
+    uint8_t len, framing, depth;
     bool is_in_usage;
     enum member member;
 } members[] = {
-    {"content", CV_MODEL_NO_STREAM, 0, false, MEMBER_TEXT},
-    {"text", CV_MODEL_SSE, 3, false, MEMBER_TEXT},
-    {"reasoning_content", CV_MODEL_SSE, 4, false, MEMBER_TEXT},
-    {"reasoning", CV_MODEL_SSE, 4, false, MEMBER_TEXT},
-    {"arguments", CV_MODEL_SSE, 0, false, MEMBER_TEXT},
-    {"response", CV_MODEL_NDJSON, 1, false, MEMBER_TEXT},
-    {"thinking", CV_MODEL_NDJSON, 0, false, MEMBER_TEXT},
-    {"choices", CV_MODEL_SSE, 1, false, MEMBER_CHOICES},
-    {"usage", CV_MODEL_SSE, 1, false, MEMBER_USAGE},
-    {"prompt_tokens", CV_MODEL_SSE, 2, true, MEMBER_PROMPT},
-    {"completion_tokens", CV_MODEL_SSE, 2, true, MEMBER_COMPLETION},
-    {"done", CV_MODEL_NDJSON, 1, false, MEMBER_DONE},
-    {"prompt_eval_count", CV_MODEL_NDJSON, 1, false, MEMBER_PROMPT},
-    {"eval_count", CV_MODEL_NDJSON, 1, false, MEMBER_COMPLETION},
-    {"eval_duration", CV_MODEL_NDJSON, 1, false, MEMBER_DURATION},
+    {NAME("content"), CV_MODEL_NO_STREAM, 0, false, MEMBER_TEXT},
+    {NAME("text"), CV_MODEL_SSE, 3, false, MEMBER_TEXT},
+    {NAME("reasoning_content"), CV_MODEL_SSE, 4, false, MEMBER_TEXT},
+    {NAME("reasoning"), CV_MODEL_SSE, 4, false, MEMBER_TEXT},
+    {NAME("arguments"), CV_MODEL_SSE, 0, false, MEMBER_TEXT},
+    {NAME("response"), CV_MODEL_NDJSON, 1, false, MEMBER_TEXT},
+    {NAME("thinking"), CV_MODEL_NDJSON, 0, false, MEMBER_TEXT},
+    {NAME("choices"), CV_MODEL_SSE, 1, false, MEMBER_CHOICES},
+    {NAME("usage"), CV_MODEL_SSE, 1, false, MEMBER_USAGE},
+    {NAME("prompt_tokens"), CV_MODEL_SSE, 2, true, MEMBER_PROMPT},
+    {NAME("completion_tokens"), CV_MODEL_SSE, 2, true, MEMBER_COMPLETION},
+    {NAME("done"), CV_MODEL_NDJSON, 1, false, MEMBER_DONE},
+    {NAME("prompt_eval_count"), CV_MODEL_NDJSON, 1, false, MEMBER_PROMPT},
+    {NAME("eval_count"), CV_MODEL_NDJSON, 1, false, MEMBER_COMPLETION},
+    {NAME("eval_duration"), CV_MODEL_NDJSON, 1, false, MEMBER_DURATION},
 };
+
+/* Most names are of a length that none of these has. */
+#define LEN(text) (1u << (sizeof(text) - 1))
+static const uint32_t name_lens = LEN("done") | LEN("usage") | LEN("content") | LEN("response") |
+                                  LEN("reasoning") | LEN("eval_count") | LEN("prompt_tokens") |
+                                  LEN("completion_tokens");
 
 void cv_model_stream_init(struct cv_model_stream *stream, enum cv_model_framing framing)
 {
@@ -71,14 +78,14 @@ void cv_model_stream_init(struct cv_model_stream *stream, enum cv_model_framing 
 
 static enum member member_of(const struct cv_model_stream *s)
 {
-    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
-        size_t len = strlen(members[i].name);
-        if (s->name_len == len && memcmp(s->name, members[i].name, len) == 0 &&
+    if (!(name_lens >> s->name_len & 1))
+        return MEMBER_OTHER;
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++)
+        if (s->name_len == members[i].len && memcmp(s->name, members[i].name, s->name_len) == 0 &&
             (members[i].framing == CV_MODEL_NO_STREAM || members[i].framing == s->framing) &&
             (!members[i].depth || members[i].depth == s->depth) &&
             (!members[i].is_in_usage || s->is_in_usage))
             return members[i].member;
-    }
     return MEMBER_OTHER;
 }
 
@@ -196,32 +203,62 @@ static void take_between(struct cv_model_stream *s, uint8_t byte)
     }
 }
 
+#define EACH_BYTE(byte) (0x0101010101010101u * (byte))
+
+/* The high bit of the lowest byte of `word` that is `byte`; bits above it mean nothing. */
+static uint64_t find_byte(uint64_t word, uint8_t byte)
+{
+    uint64_t zeroed = word ^ EACH_BYTE(byte);
+    return (zeroed - EACH_BYTE(1u)) & ~zeroed & EACH_BYTE(0x80u);
+}
+
+/* How many bytes there are in front of a quote, a backslash or the end of the line: eight at a
+ * time, since most of a stream is inside strings. */
+static size_t plain_len(const uint8_t *data, size_t len)
+{
+    size_t i = 0;
+    for (uint64_t word; len - i >= sizeof word; i += sizeof word) {
+        memcpy(&word, data + i, sizeof word);
+        if (find_byte(word, '"') | find_byte(word, '\\') | find_byte(word, '\n'))
+            break;
+    }
+    while (i < len && data[i] != '"' && data[i] != '\\' && data[i] != '\n')
+        i++;
+    return i;
+}
+
+static void take_name(struct cv_model_stream *s, const uint8_t *data, size_t len)
+{
+    s->is_string_empty &= len == 0;
+    if (s->name_len + len > CV_MODEL_NAME_MAX) {
+        s->name_len = CV_MODEL_NAME_MAX + 1;
+        return;
+    }
+    memcpy(s->name + s->name_len, data, len);
+    s->name_len = (uint8_t)(s->name_len + len);
+}
+
 /* Takes the bytes of a string; returns how many. */
 static size_t take_string(struct cv_model_stream *s, const uint8_t *data, size_t len,
                           uint64_t now_ns)
 {
-    for (size_t i = 0; i < len; i++) {
-        uint8_t byte = data[i];
-        if (byte == '\n')
-            return i; /* no JSON: the line's end sees to it */
-        if (s->is_escaped) {
-            s->is_escaped = false;
-            s->name_len = CV_MODEL_NAME_MAX + 1; /* no name of ours has one */
-        } else if (byte == '\\') {
-            s->is_escaped = true;
-        } else if (byte == '"') {
-            if (s->member == MEMBER_TEXT && !s->is_string_empty)
-                on_text(s, now_ns);
-            s->state = JSON_OUT;
-            return i + 1;
-        } else if (s->name_len < CV_MODEL_NAME_MAX) {
-            s->name[s->name_len++] = (char)byte;
-        } else {
-            s->name_len = CV_MODEL_NAME_MAX + 1;
-        }
-        s->is_string_empty = false;
+    if (s->is_escaped) {
+        s->is_escaped = s->is_string_empty = false;
+        s->name_len = CV_MODEL_NAME_MAX + 1; /* no name of ours has one */
+        return 1;
     }
-    return len;
+    size_t plain = plain_len(data, len);
+    take_name(s, data, plain);
+    if (plain == len || data[plain] == '\n')
+        return plain; /* a line's end in a string is no JSON: who calls sees to it */
+    if (data[plain] == '\\') {
+        s->is_escaped = true;
+        return plain + 1;
+    }
+    if (s->member == MEMBER_TEXT && !s->is_string_empty)
+        on_text(s, now_ns);
+    s->state = JSON_OUT;
+    return plain + 1;
 }
 
 static void take_number(struct cv_model_stream *s, uint8_t byte)
