@@ -25,6 +25,7 @@ struct cv_link;
 /* A local port that leads to a tunnel, for `culvert status`. */
 struct cv_agent_port {
     const char *address, *tunnel; /* valid until the next callback */
+    const char *kind;             /* "http", "tcp", "unknown" */
     size_t connections;           /* with a stream */
     size_t waiting;               /* for one */
 };

@@ -120,8 +120,9 @@ static json_t *port_value(const struct cv_agent *agent)
 {
     struct cv_agent_port port;
     agent->ops->on_describe(agent->arg, &port);
-    return json_pack("{s:s, s:s, s:o, s:o}", "address", port.address, "tunnel", port.tunnel,
-                     "connections", number(port.connections), "waiting", number(port.waiting));
+    return json_pack("{s:s, s:s, s:s, s:o, s:o}", "address", port.address, "tunnel", port.tunnel,
+                     "kind", port.kind, "connections", number(port.connections), "waiting",
+                     number(port.waiting));
 }
 
 json_t *cv_agent_status(struct cv_agent *agent)

@@ -10,6 +10,7 @@
 
 #include "agent/access.h"
 #include "agent/agent.h"
+#include "agent/forward_http.h"
 #include "agent/splice.h"
 #include "base/tunnel_name.h"
 #include "config/agent_config.h"
@@ -25,10 +26,9 @@
 
 enum {
     CALLERS_MAX = 128,
-    WAIT_MS = 30000,
     RETRY_MS = 50,     /* while all streams are in use */
     OPENING_MS = 1000, /* a stream that the relay confirms later than this is given up at the end */
-    BACKLOG = 64,
+    BACKLOG = 128,
     ANY_PORT = 0, /* the tunnel's own, whichever it is */
 };
 
@@ -44,6 +44,9 @@ struct caller {
     struct caller *prev, *next;
 };
 
+/* What the tunnel carries, as far as it is known. */
+enum kind { KIND_UNKNOWN, KIND_HTTP, KIND_TCP };
+
 struct cv_forward {
     struct cv_worker *worker;
     struct cv_forward_options options;
@@ -53,7 +56,10 @@ struct cv_forward {
     void *arg;
     struct cv_listener *listener;
     struct cv_agent *agent;
-    struct caller *callers; /* utlist DL */
+    enum kind kind;
+    struct cv_stream *probe;   /* asks the relay which */
+    struct forward_http *http; /* its connections, where it carries HTTP */
+    struct caller *callers;    /* utlist DL: all others */
     size_t caller_count;
     struct cv_timer retry;   /* callers that wait */
     struct cv_timer opening; /* stopping, and the relay does not say whether a stream is open */
@@ -189,13 +195,14 @@ static void serve_waiting(struct cv_forward *forward)
 {
     struct caller *caller, *next;
     uint64_t now_ms = cv_worker_now_ms(forward->worker);
+    uint64_t wait_ms = forward->options.accesses->config->forward_wait_ms;
     bool has_waiting = false;
     DL_FOREACH_SAFE(forward->callers, caller, next)
     {
         give_up_stuck(caller);
         if (!is_waiting(caller) || open_stream(caller))
             continue;
-        if (now_ms - caller->since_ms >= WAIT_MS || forward->is_stopping)
+        if (now_ms - caller->since_ms >= wait_ms || forward->is_stopping)
             cut(caller);
         else
             has_waiting = true;
@@ -232,11 +239,59 @@ static void close_all(struct cv_forward *forward)
     }
 }
 
+/* ---- which kind of tunnel ---- */
+
+/* Every HTTP tunnel is at port 80, and no other. */
+static void on_probe_open(void *arg)
+{
+    struct cv_forward *forward = arg;
+    struct cv_stream *probe = forward->probe;
+    forward->probe = NULL;
+    forward->kind = KIND_HTTP;
+    cv_stream_close(probe);
+    cv_log(forward->options.log, CV_LOG_DEBUG, "forward", "kind_known", "the tunnel carries HTTP");
+}
+
+static void on_probe_refused(void *arg, uint32_t reason, struct cv_slice text)
+{
+    struct cv_forward *forward = arg;
+    (void)reason;
+    forward->probe = NULL;
+    if (cv_slice_is(text, "tunnel-unknown: not at this port"))
+        forward->kind = KIND_TCP;
+}
+
+static void on_probe_closed(void *arg, struct cv_status why)
+{
+    struct cv_forward *forward = arg;
+    (void)why;
+    forward->probe = NULL;
+}
+
+static const struct cv_stream_ops probe_ops = {
+    .on_open = on_probe_open, .on_refused = on_probe_refused, .on_closed = on_probe_closed};
+
+/* Until it is known, connections are carried as they come, without a queue. */
+static void ask_kind(struct cv_forward *forward)
+{
+    struct cv_link *link = cv_agent_link(forward->agent);
+    if (forward->kind == KIND_UNKNOWN && !forward->probe && link && !forward->is_stopping)
+        (void)cv_stream_open(link, CV_STREAM_DIRECT, forward->tunnel, FORWARD_HTTP_PORT, NULL,
+                             &probe_ops, forward, &forward->probe);
+}
+
+/* ---- the port ---- */
+
 static void on_accept(void *arg, int fd, const struct cv_addr *peer)
 {
     struct cv_forward *forward = arg;
     struct cv_error error = {0};
     (void)peer;
+    if (forward->kind == KIND_HTTP) {
+        forward_http_accept(forward->http, fd);
+        return;
+    }
+    ask_kind(forward);
     struct caller *caller = forward->caller_count < CALLERS_MAX && !forward->is_stopping
                                 ? calloc(1, sizeof *caller)
                                 : NULL;
@@ -282,13 +337,18 @@ static void on_up(void *arg)
         if (forward->ops->on_ready)
             forward->ops->on_ready(forward->arg, forward->address);
     }
+    ask_kind(forward);
     serve_waiting(forward);
+    forward_http_serve(forward->http);
 }
 
 static void on_describe(void *arg, struct cv_agent_port *port)
 {
     struct cv_forward *forward = arg;
-    *port = (struct cv_agent_port){.address = forward->address, .tunnel = forward->tunnel};
+    static const char *const kinds[] = {"unknown", "http", "tcp"};
+    *port = (struct cv_agent_port){
+        .address = forward->address, .tunnel = forward->tunnel, .kind = kinds[forward->kind]};
+    forward_http_count(forward->http, &port->connections, &port->waiting);
     for (const struct caller *c = forward->callers; c; c = c->next) {
         port->waiting += is_waiting(c);
         port->connections += !is_waiting(c);
@@ -302,6 +362,7 @@ static void on_agent_ended(void *arg, struct cv_status why, const struct cv_erro
     cv_worker_timer_stop(forward->worker, &forward->retry);
     cv_worker_timer_stop(forward->worker, &forward->opening);
     close_all(forward);
+    forward_http_close(forward->http);
     forward->ops->on_ended(forward->arg, why, error);
 }
 
@@ -333,7 +394,18 @@ static struct cv_status start(struct cv_forward *forward, struct cv_error *error
                                      .state_dir = forward->options.state_dir,
                                      .is_interactive = true,
                                      .is_client = true};
-    return cv_agent_new(forward->worker, &agent, &agent_ops, forward, &forward->agent, error);
+    CV_RETURN_IF_ERROR(
+        cv_agent_new(forward->worker, &agent, &agent_ops, forward, &forward->agent, error));
+    const struct cv_agent_config *config = forward->options.accesses->config;
+    if (strcmp(config->forward_kind, "auto") != 0)
+        forward->kind = strcmp(config->forward_kind, "http") == 0 ? KIND_HTTP : KIND_TCP;
+    struct forward_http_options http = {.agent = forward->agent,
+                                        .log = forward->options.log,
+                                        .tunnel = forward->tunnel,
+                                        .queue_size = config->forward_queue_size,
+                                        .wait_ms = config->forward_wait_ms,
+                                        .window_bytes = (size_t)config->ssh_window_bytes};
+    return forward_http_new(forward->worker, &http, &forward->http);
 }
 
 struct cv_status cv_forward_new(struct cv_worker *worker, const struct cv_forward_options *options,
@@ -360,6 +432,10 @@ void cv_forward_stop(struct cv_forward *forward)
 {
     forward->is_stopping = true;
     cv_listener_close(&forward->listener);
+    if (forward->probe)
+        cv_stream_close(forward->probe);
+    forward->probe = NULL;
+    forward_http_stop(forward->http);
     serve_waiting(forward); /* those that get no stream now are cut */
     (void)cv_worker_timer_start(forward->worker, &forward->opening, OPENING_MS);
     cv_agent_stop(forward->agent);
@@ -371,6 +447,7 @@ void cv_forward_free(struct cv_forward **out)
     *out = NULL;
     if (!forward)
         return;
+    forward_http_free(&forward->http);
     cv_agent_free(&forward->agent);
     cv_worker_timer_stop(forward->worker, &forward->retry);
     cv_worker_timer_stop(forward->worker, &forward->opening);

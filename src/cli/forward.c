@@ -27,7 +27,9 @@ const struct cv_command cv_cli_forward_command = {
     .summary = "Open a local port that leads to one of your tunnels",
     .description =
         "Listens on a port of this machine until Ctrl-C; connections go to the tunnel NAME, which\n"
-        "an agent with a token of the same user publishes. HTTP tunnels keep their rules.\n",
+        "an agent with a token of the same user publishes. HTTP tunnels keep their rules, and "
+        "their\n"
+        "requests wait in a queue while the link is down or full (settings forward.*).\n",
     .examples = "  culvert forward 5432 db --server wss://relay.example.org\n"
                 "  culvert forward 127.0.0.1:9000 home --server wss://relay.example.org\n",
     .options = options,

@@ -175,6 +175,14 @@
       "5m")                                                                                        \
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
       "How long requests under way may take to end once the agent is told to stop.", "30s")        \
+    X(forward_kind, "forward.kind", ENUM, "auto", CV_CHOICES("auto|http|tcp"), NULL, 0,            \
+      "What the tunnel of `culvert forward` carries; auto asks the relay. Over HTTP requests are " \
+      "queued, over TCP connections are carried as they come.", "http")                            \
+    X(forward_queue_size, "forward.queue_size", INT, "100", CV_RANGE(10, 1000), NULL, 0,           \
+      "HTTP requests of `culvert forward` that wait for the link or a stream; more are answered "  \
+      "503 TUNNEL_006, the least urgent first.", "500")                                            \
+    X(forward_wait_ms, "forward.wait", DURATION, "30s", CV_RANGE(100, 1 * CV_HOURS), NULL, 0,      \
+      "For so long they wait (504 then), and TCP connections do (they are cut).", "5m")            \
     CV_TRACING_SETTINGS(X)                                                                         \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
