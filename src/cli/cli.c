@@ -99,12 +99,24 @@ int cv_cli_end_output(int exit_code)
     return CV_EXIT_FAILED;
 }
 
-struct cv_status cv_cli_open_log(struct cv_log *log, const char *level, const char *format)
+struct cv_status cv_cli_open_log(struct cv_log *log, const char *level, const char *format,
+                                 const struct cv_cli_log_file *where, struct cv_log_file *file,
+                                 struct cv_error *error)
 {
+    if (file)
+        file->fd = -1;
     struct cv_log_options options = {.fd = STDERR_FILENO, .version = CV_VERSION};
     if (!cv_log_level_parse(level, &options.level))
         options.level = CV_LOG_INFO;
     if (!cv_log_format_parse(format, &options.format))
         options.format = CV_LOG_FORMAT_AUTO;
-    return cv_log_init(log, &options);
+    if (where && where->path) {
+        CV_RETURN_IF_ERROR(
+            cv_log_file_open(file, where->path, where->max_bytes, where->keep, error));
+        options.file = file;
+    }
+    struct cv_status status = cv_log_init(log, &options);
+    if (!cv_is_ok(status) && options.file)
+        cv_log_file_close(file);
+    return status;
 }

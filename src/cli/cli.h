@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "cli/options.h"
 #include "telemetry/log.h"
+#include "telemetry/log_file.h"
 
 #include <stdio.h>
 
@@ -60,7 +61,18 @@ void cv_cli_print(const struct cv_buf *text, FILE *to);
  * with a complaint on stderr when not all of it could be written (a full disk, a closed pipe). */
 int cv_cli_end_output(int exit_code);
 
-/* A log on stderr from the settings log.level and log.format. */
-struct cv_status cv_cli_open_log(struct cv_log *log, const char *level, const char *format);
+/* What log.file and its like say. */
+struct cv_cli_log_file {
+    const char *path; /* NULL: stderr */
+    uint64_t max_bytes;
+    unsigned keep;
+};
+
+/* A log from the settings log.level and log.format, on stderr, or in `options->path`; `options`
+ * may be NULL, `file` is the caller's room for as long as the log lives, closed by
+ * cv_log_file_close. CV_CONFIG, CV_IO, CV_NO_RESOURCES. */
+struct cv_status cv_cli_open_log(struct cv_log *log, const char *level, const char *format,
+                                 const struct cv_cli_log_file *options, struct cv_log_file *file,
+                                 struct cv_error *error);
 
 #endif

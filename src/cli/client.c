@@ -78,6 +78,10 @@ static void on_signal(void *arg, int signo)
 {
     struct cv_client *client = arg;
     int level = (int)cv_log_level(&client->log);
+    if (signo == SIGHUP) {
+        cv_log_reopen(&client->log);
+        return;
+    }
     if (signo == SIGUSR1 || signo == SIGUSR2) {
         level += signo == SIGUSR1 ? 1 : -1;
         if (level >= CV_LOG_ERROR && level < CV_LOG_LEVEL_COUNT)
@@ -92,6 +96,9 @@ static struct cv_status watch(struct cv_client *client)
     static const int signals[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
         CV_RETURN_IF_ERROR(cv_worker_on_signal(client->worker, signals[i], on_signal, client));
+    /* Where a terminal goes away, who writes to it ends, as ever. */
+    if (client->config->log_file)
+        CV_RETURN_IF_ERROR(cv_worker_on_signal(client->worker, SIGHUP, on_signal, client));
     cv_timer_init(&client->flush, on_flush, client);
     cv_log_on_behind(&client->log, on_log_behind, client);
     return cv_ok();
@@ -146,9 +153,10 @@ bool cv_client_open(struct cv_client *client, const struct cv_client_options *op
     struct cv_agent_config *config = client->config;
     bool is_default =
         cv_settings_origin(&cv_agent_schema, config, "log.level").kind == CV_ORIGIN_DEFAULT;
+    const struct cv_cli_log_file file = {config->log_file, config->log_max_bytes, config->log_keep};
     struct cv_status status =
         cv_cli_open_log(&client->log, options->is_quiet && is_default ? "error" : config->log_level,
-                        config->log_format);
+                        config->log_format, &file, &client->log_file, &error);
     if (cv_is_ok(status)) {
         cv_log_set_instance(&client->log, client->instance);
         status = cv_net_init();
@@ -159,6 +167,7 @@ bool cv_client_open(struct cv_client *client, const struct cv_client_options *op
             cv_net_done();
         }
         cv_log_done(&client->log);
+        cv_log_file_close(&client->log_file);
     }
     cv_cli_complain(status.id, &error);
     *exit_code = cv_cli_exit_code(status.id);
@@ -191,6 +200,7 @@ int cv_client_close(struct cv_client *client)
     cv_access_free_all(&client->accesses, client->access_count);
     cv_net_done();
     cv_log_done(&client->log);
+    cv_log_file_close(&client->log_file);
     cv_agent_config_free(&client->config);
     return client->exit_code;
 }

@@ -17,6 +17,7 @@ enum { CV_CLIENT_STATE_PATH_MAX = 4096 };
 struct cv_client {
     struct cv_agent_config *config;
     struct cv_log log;
+    struct cv_log_file log_file;
     struct cv_access *accesses; /* to the relays of the configuration */
     size_t access_count;
     const struct cv_access *access; /* to the preferred one of them */

@@ -116,9 +116,13 @@ static int serve(const struct cv_relay_config *config, struct cv_config_sources 
 {
     struct cv_log log;
     struct cv_error error = {0};
-    struct cv_status status = cv_cli_open_log(&log, config->log_level, config->log_format);
+    struct cv_log_file file;
+    const struct cv_cli_log_file where = {config->log_file, config->log_max_bytes,
+                                          config->log_keep};
+    struct cv_status status =
+        cv_cli_open_log(&log, config->log_level, config->log_format, &where, &file, &error);
     if (!cv_is_ok(status)) {
-        cv_cli_complain(status.id, NULL);
+        cv_cli_complain(status.id, &error);
         return CV_EXIT_FAILED;
     }
     raise_descriptors(config, &log);
@@ -145,8 +149,11 @@ static int serve(const struct cv_relay_config *config, struct cv_config_sources 
         cv_relay_serve(&relay);
     else
         say_failed(&log, status, &error);
+    if (!cv_is_ok(status) && config->log_file) /* whoever has started it looks here */
+        cv_cli_complain(status.id, &error);
     cv_net_done();
     cv_log_done(&log);
+    cv_log_file_close(&file);
     return cv_is_ok(status) ? CV_EXIT_OK : CV_EXIT_FAILED;
 }
 

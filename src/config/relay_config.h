@@ -416,6 +416,14 @@
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
       CV_SETTING_RUNTIME, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
+    X(log_file, "log.file", PATH, "", CV_ANY, NULL, 0,                                             \
+      "The log goes there instead of stderr. A file that was renamed is noticed within a second, " \
+      "at once on SIGHUP.",                                                                        \
+      "/var/log/culvert.jsonl")                                                                    \
+    X(log_max_bytes, "log.max_size", SIZE, "64MiB", CV_RANGE(0, 1 * CV_TIB), NULL, 0,              \
+      "A larger file is renamed, to .1, what was .1 to .2 and so on; 0 never.", "10MiB")           \
+    X(log_keep, "log.keep", INT, "5", CV_RANGE(1, 1000), NULL, 0,                                  \
+      "Renamed files that are kept.", "20")                                                        \
     X(log_format, "log.format", ENUM, "auto", CV_CHOICES("auto|json|text"), "LOG_FORMAT", 0,       \
       "One JSON object a line, or text; auto is text on a terminal.", "json")
 /* clang-format on */

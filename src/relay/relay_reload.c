@@ -168,6 +168,7 @@ static void reload_files(struct cv_relay *relay)
 
 void relay_reload(struct cv_relay *relay)
 {
+    cv_log_reopen(relay->log);
     char text[80];
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);

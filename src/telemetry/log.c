@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "telemetry/log.h"
 
+#include "telemetry/log_file.h"
 #include "telemetry/log_line.h"
 
 #include <errno.h>
@@ -76,14 +77,16 @@ struct cv_status cv_log_init(struct cv_log *log, const struct cv_log_options *op
     if (pthread_mutex_init(&log->lock, NULL) != 0)
         return cv_status(CV_NO_RESOURCES);
     cv_buf_init(&log->backlog, CV_LOG_BACKLOG_MAX);
-    bool is_terminal = isatty(options->fd) == 1;
+    log->file = options->file;
+    bool is_terminal = !log->file && isatty(options->fd) == 1;
     log->is_text = options->format == CV_LOG_FORMAT_TEXT ||
                    (options->format == CV_LOG_FORMAT_AUTO && is_terminal);
     const char *no_color = getenv("NO_COLOR");
     const char *term = getenv("TERM");
     log->has_colour =
         is_terminal && !(no_color && no_color[0]) && !(term && strcmp(term, "dumb") == 0);
-    adopt_fd(log, options->fd, is_terminal);
+    if (!log->file)
+        adopt_fd(log, options->fd, is_terminal);
     return cv_ok();
 }
 
@@ -96,6 +99,12 @@ void cv_log_done(struct cv_log *log)
     log->is_fd_ours = false;
     log->fd = -1;
     (void)pthread_mutex_destroy(&log->lock);
+}
+
+void cv_log_reopen(struct cv_log *log)
+{
+    if (log && log->file)
+        cv_log_file_look(log->file);
 }
 
 void cv_log_set_instance(struct cv_log *log, const char *instance)
@@ -146,8 +155,10 @@ static ssize_t write_some(struct cv_log *log, const char *text, size_t len)
             if (poll(&poll_fd, 1, 0) != 1)
                 return 0;
         }
-        ssize_t n = log->is_socket ? send(log->fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL)
-                                   : write(log->fd, text, len);
+        ssize_t n = log->file
+                        ? cv_log_file_write(log->file, text, len, log->monotonic_ms(log->clock_arg))
+                    : log->is_socket ? send(log->fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL)
+                                     : write(log->fd, text, len);
         if (n >= 0)
             return n;
         if (errno == EINTR)

@@ -117,8 +117,11 @@ struct cv_log_field {
         .kind = CV_LOG_FIELD_TRACE, .key = "trace_id", .value.trace = (v)                          \
     }
 
+struct cv_log_file;
+
 struct cv_log_options {
-    int fd; /* usually 2; borrowed, must stay open as long as the log lives */
+    int fd;                   /* usually 2; borrowed, must stay open as long as the log lives */
+    struct cv_log_file *file; /* written instead, if not NULL; borrowed, open, JSON unless text */
     enum cv_log_level level;
     enum cv_log_format format;
     const char *version;  /* copied; may be NULL */
@@ -142,6 +145,7 @@ struct cv_log_limit {
 struct cv_log {
     atomic_int level;
     int fd;
+    struct cv_log_file *file;
     bool is_fd_ours;
     bool is_socket;
     bool is_polled; /* ask poll(2) first, since the descriptor blocks */
@@ -173,6 +177,9 @@ void cv_log_done(struct cv_log *log);
 
 /* Which process this is, in every line from here on. Before other threads use the log. */
 void cv_log_set_instance(struct cv_log *log, const char *instance);
+
+/* A log in a file looks for that anew: somebody may have renamed it. Any thread; NULL is fine. */
+void cv_log_reopen(struct cv_log *log);
 
 /* Levels change at run time, from any thread or signal handler; seen by others soon after. */
 void cv_log_set_level(struct cv_log *log, enum cv_log_level level);
