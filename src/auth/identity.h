@@ -40,6 +40,7 @@ struct cv_identity {
     char issuer[CV_IDENTITY_MAX_TEXT + 1];
     char subject[CV_IDENTITY_MAX_TEXT + 1];
     char jti[CV_IDENTITY_MAX_TEXT + 1]; /* "" when absent */
+    uint8_t signer[CV_SHA256_LEN];      /* the key that signed the token: cv_jwk_mark */
     uint8_t user_key[CV_SHA256_LEN];    /* SHA-256(issuer ‖ NUL ‖ subject): the user, in maps */
 };
 

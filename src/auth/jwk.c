@@ -3,6 +3,7 @@
 
 #include "auth/key.h"
 #include "base/digest.h"
+#include "base/json.h"
 
 #include <stdatomic.h>
 
@@ -287,4 +288,38 @@ bool cv_jwk_verify(const struct cv_jwk *key, enum cv_jws_alg alg, struct cv_slic
                    struct cv_slice signature)
 {
     return cv_jwk_fits(key, alg) && cv_key_verify(&key->key, alg, input, signature);
+}
+
+/* RFC 7638 for public keys; of a secret a hash that tells nothing of it. */
+bool cv_jwk_mark(const struct cv_jwk *key, uint8_t mark[CV_SHA256_LEN])
+{
+    static const char label[] = "culvert signer";
+    uint8_t input[sizeof label + CV_SHA256_LEN];
+    if (key->key.type == CV_KEY_SECRET) {
+        memcpy(input, label, sizeof label);
+        cv_sha256(cv_slice(key->key.secret, key->key.secret_len), input + sizeof label);
+        cv_sha256(cv_slice(input, sizeof input), mark);
+        cv_wipe(input, sizeof input);
+        return true;
+    }
+    json_t *members = cv_key_public_members(&key->key);
+    char *text = members ? cv_json_text(members) : NULL;
+    json_decref(members);
+    if (!text)
+        return false;
+    cv_sha256(cv_slice_str(text), mark);
+    free(text);
+    return true;
+}
+
+bool cv_jwks_has_mark(const struct cv_jwks *set, const uint8_t mark[CV_SHA256_LEN])
+{
+    bool has = false;
+    for (size_t i = 0; i < set->count && !has; i++) {
+        uint8_t other[CV_SHA256_LEN];
+        /* Without memory nobody's key counts as gone. */
+        has = !set->keys[i].is_ambiguous &&
+              (!cv_jwk_mark(&set->keys[i], other) || memcmp(other, mark, sizeof other) == 0);
+    }
+    return has;
 }

@@ -8,6 +8,7 @@
 #ifndef CV_AUTH_JWK_H
 #define CV_AUTH_JWK_H
 
+#include "base/digest.h"
 #include "base/slice.h"
 #include "base/status.h"
 
@@ -97,5 +98,12 @@ bool cv_jwk_fits(const struct cv_jwk *key, enum cv_jws_alg alg);
  * modulus for RSA, r‖s for ECDSA, the hash for HMAC. False too when the key does not fit. */
 bool cv_jwk_verify(const struct cv_jwk *key, enum cv_jws_alg alg, struct cv_slice input,
                    struct cv_slice signature);
+
+/* What a key is known by, whatever its kid: the same for the same key in another set. False without
+ * memory. */
+bool cv_jwk_mark(const struct cv_jwk *key, uint8_t mark[CV_SHA256_LEN]);
+
+/* Whether the set has a usable key with this mark. */
+bool cv_jwks_has_mark(const struct cv_jwks *set, const uint8_t mark[CV_SHA256_LEN]);
 
 #endif

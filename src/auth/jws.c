@@ -72,7 +72,8 @@ static bool split_token(struct cv_slice token, struct cv_slice parts[3])
 
 static struct cv_status check_signature(const struct header *header, const struct cv_jwks *set,
                                         unsigned algs, struct cv_slice input,
-                                        struct cv_slice signature, struct cv_error *error)
+                                        struct cv_slice signature, const struct cv_jwk **signer,
+                                        struct cv_error *error)
 {
     if (!header->is_known_alg || !(algs & CV_JWS_ALG_BIT(header->alg)))
         return cv_fail(error, CV_AUTH_BAD_SIGNATURE, "algorithm not allowed");
@@ -88,11 +89,20 @@ static struct cv_status check_signature(const struct header *header, const struc
     if (!cv_jwk_verify(key, header->alg, input, signature))
         return cv_fail(error, CV_AUTH_BAD_SIGNATURE, "wrong %s signature",
                        cv_jws_alg_name(header->alg));
+    if (signer)
+        *signer = key;
     return cv_ok();
 }
 
 struct cv_status cv_jws_verify(struct cv_slice token, const struct cv_jwks *set, unsigned algs,
                                struct cv_buf *payload, struct cv_error *error)
+{
+    return cv_jws_verify_by(token, set, algs, payload, NULL, error);
+}
+
+struct cv_status cv_jws_verify_by(struct cv_slice token, const struct cv_jwks *set, unsigned algs,
+                                  struct cv_buf *payload, const struct cv_jwk **signer,
+                                  struct cv_error *error)
 {
     struct cv_slice parts[3];
     struct header header;
@@ -112,7 +122,7 @@ struct cv_status cv_jws_verify(struct cv_slice token, const struct cv_jwks *set,
     CV_RETURN_IF_ERROR(read_header(parts[0], &header, error));
 
     struct cv_slice input = cv_slice(token.data, parts[0].len + 1 + parts[1].len);
-    CV_RETURN_IF_ERROR(
-        check_signature(&header, set, algs, input, cv_slice(signature, signature_len), error));
+    CV_RETURN_IF_ERROR(check_signature(&header, set, algs, input,
+                                       cv_slice(signature, signature_len), signer, error));
     return cv_buf_append(payload, body, body_len);
 }

@@ -27,4 +27,9 @@
 struct cv_status cv_jws_verify(struct cv_slice token, const struct cv_jwks *set, unsigned algs,
                                struct cv_buf *payload, struct cv_error *error);
 
+/* The same, and whose signature it is: *signer (NULL: not told) is borrowed from `set`. */
+struct cv_status cv_jws_verify_by(struct cv_slice token, const struct cv_jwks *set, unsigned algs,
+                                  struct cv_buf *payload, const struct cv_jwk **signer,
+                                  struct cv_error *error);
+
 #endif

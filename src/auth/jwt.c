@@ -282,7 +282,8 @@ struct cv_status cv_jwt_verify(const struct cv_auth_policy *policy, const struct
     if (strlen(policy->issuer) > CV_IDENTITY_MAX_TEXT)
         return cv_fail(error, CV_CONFIG, "issuer longer than %d bytes", CV_IDENTITY_MAX_TEXT);
     cv_buf_init(&payload, CV_JWS_MAX_BYTES);
-    struct cv_status status = cv_jws_verify(token, set, policy->algs, &payload, error);
+    const struct cv_jwk *signer = NULL;
+    struct cv_status status = cv_jws_verify_by(token, set, policy->algs, &payload, &signer, error);
     if (!cv_is_ok(status)) {
         cv_buf_done(&payload);
         return status;
@@ -294,6 +295,8 @@ struct cv_status cv_jwt_verify(const struct cv_auth_policy *policy, const struct
     }
     atomic_init(&identity->refs, 1);
     status = read_claims(policy, cv_buf_slice(&payload), now_s, identity, error);
+    if (cv_is_ok(status) && !cv_jwk_mark(signer, identity->signer))
+        status = cv_status(CV_NO_MEMORY);
     cv_buf_done(&payload);
     if (cv_is_ok(status))
         *out = identity;

@@ -308,3 +308,12 @@ enum cv_keysource_state cv_keysource_state(struct cv_keysource *source, uint64_t
     pthread_mutex_unlock(&source->lock);
     return state;
 }
+
+bool cv_keysource_has_lost(struct cv_keysource *source, uint64_t now_ms,
+                           const uint8_t signer[CV_SHA256_LEN])
+{
+    struct cv_jwks *set = cv_keysource_keys(source, now_ms, NULL);
+    bool has_lost = set && !cv_jwks_has_mark(set, signer);
+    cv_jwks_unref(&set);
+    return has_lost;
+}

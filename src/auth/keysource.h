@@ -97,4 +97,9 @@ uint64_t cv_keysource_attempts(const struct cv_keysource *source);
 /* For health. */
 enum cv_keysource_state cv_keysource_state(struct cv_keysource *source, uint64_t now_ms);
 
+/* Whether there are keys, and the one that signed a token (identity->signer) is not one of them any
+ * more. While there are none at all, since they cannot be fetched, none counts as lost. */
+bool cv_keysource_has_lost(struct cv_keysource *source, uint64_t now_ms,
+                           const uint8_t signer[CV_SHA256_LEN]);
+
 #endif

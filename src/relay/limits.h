@@ -146,7 +146,8 @@ uint64_t cv_limits_rejections(const struct cv_limits *limits, enum cv_limit_scop
 /* Seconds for Retry-After, at least 1. */
 unsigned cv_quota_retry_s(const struct cv_quota *quota);
 
-/* Appends RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10 §3, §4), and,
+/* Appends RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10 §3, §4; -11
+ * of May 2026 has the same two), and,
  * `has_established` too, X-RateLimit-Limit, -Remaining and -Reset (Unix seconds), as lines with
  * CRLF; nothing where there is no limit. CV_NO_MEMORY, CV_NO_RESOURCES. */
 struct cv_status cv_quota_write(const struct cv_quota *quota, bool has_established,

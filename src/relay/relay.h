@@ -138,8 +138,9 @@ struct cv_relay_worker {
                                               call for many requests */
     size_t random_left;                    /* unused, at the end */
     struct cv_fetch *key_fetch;
-    struct cv_timer tick;          /* first worker: housekeeping */
-    struct cv_timer beat;          /* health.c: the loop turns */
+    uint64_t keys_generation; /* first worker: of the keys that links were checked against last */
+    struct cv_timer tick;     /* first worker: housekeeping */
+    struct cv_timer beat;     /* health.c: the loop turns */
     atomic_uint_least64_t beat_ms; /* when it did last */
     uint64_t late_ms;              /* when it was last found to have been away */
     uint64_t expire_due_ms;

@@ -4,6 +4,7 @@
  */
 #include "relay/relay_private.h"
 
+#include "auth/keysource.h"
 #include "config/relay_config.h"
 #include "relay/consumer.h"
 #include "relay/limits.h"
@@ -82,6 +83,10 @@ struct cv_status cv_relay_change(struct cv_relay *relay, struct cv_relay_config 
 void relay_refresh_revocations(struct cv_relay_worker *worker)
 {
     struct cv_relay *relay = worker->relay;
+    uint64_t generation = cv_keysource_generation(relay->keys);
+    if (generation != worker->keys_generation)
+        cv_relay_apply_revocations(relay);
+    worker->keys_generation = generation;
     struct cv_error error = {0};
     if (cv_revocations_refresh(relay->revocations, (int64_t)cv_worker_wall_seconds(worker->worker),
                                &error))

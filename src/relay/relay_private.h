@@ -46,7 +46,8 @@ struct cv_status relay_open_reporter(struct cv_relay *relay, const char *state_d
 
 /* ---- relay_live.c ---- */
 
-/* Looks for what another relay has revoked, such as one that takes over from this one. */
+/* Looks for what another relay has revoked, such as one that takes over from this one, and for keys
+ * that are not there any more. */
 void relay_refresh_revocations(struct cv_relay_worker *worker);
 
 #endif

@@ -80,18 +80,19 @@ void session_take_identity(struct cv_session *session, struct cv_identity *ident
 
 /* ---- the end ---- */
 
-static void begin_grace(struct cv_session *session)
+static void begin_grace(struct cv_session *session, const char *reason, const char *message)
 {
     const struct cv_relay *relay = session->worker->relay;
     uint64_t grace_ms = relay->config->auth_expiry_grace_ms;
     session->grace_due_ms = now_ms(session) + (grace_ms ? grace_ms : 1);
     atomic_store_explicit(&session->token_until_s, 0, memory_order_relaxed);
     cv_log(relay->log, CV_LOG_INFO, "session", "token_ended",
-           "the link's token has expired; requests under way may end",
+           "the link's token holds no more; requests under way may end",
            CV_F_STR("userId", session->user_id), CV_F_STR("connectionId", session->id),
-           CV_F_UINT("graceMs", grace_ms), CV_F_UINT("requests", cv_session_load(session)));
-    audit(session, CV_AUDIT_TOKEN_ENDED, "expired");
-    session_notice(session, "token_expired", "", cv_status_text(CV_AUTH_EXPIRED), grace_ms);
+           CV_F_STR("reason", reason), CV_F_UINT("graceMs", grace_ms),
+           CV_F_UINT("requests", cv_session_load(session)));
+    audit(session, CV_AUDIT_TOKEN_ENDED, reason);
+    session_notice(session, "token_expired", "", message, grace_ms);
 }
 
 static void on_grace(struct cv_session *session)
@@ -113,19 +114,34 @@ void session_on_expiry(void *arg)
         session_notice(session, "token_expiring", "", "hand in a fresh token", left);
         arm(session, left / 2 > TELL_MIN_MS ? left / 2 : left);
     } else {
-        begin_grace(session);
+        begin_grace(session, "expired", cv_status_text(CV_AUTH_EXPIRED));
         on_grace(session);
     }
+}
+
+/* Whoever took the key away does not vouch for what it has signed; the agent may have a token of
+ * another key, as it does when keys are rotated. */
+static void check_key(struct cv_session *session)
+{
+    if (session->grace_due_ms || !cv_keysource_has_lost(session->worker->relay->keys,
+                                                        now_ms(session), session->identity->signer))
+        return;
+    begin_grace(session, "key_removed", "the key that signed the token is not trusted any more");
+    on_grace(session);
 }
 
 void cv_session_check_revoked(struct cv_session *session)
 {
     struct cv_relay *relay = session->worker->relay;
-    if (!session->link || !cv_revocations_cover(relay->revocations, session->identity))
+    if (!session->link)
         return;
+    if (!cv_revocations_cover(relay->revocations, session->identity)) {
+        check_key(session);
+        return;
+    }
     atomic_store_explicit(&session->token_until_s, 0, memory_order_relaxed);
     cv_log(relay->log, CV_LOG_WARN, "session", "token_revoked", "the link's token was revoked",
-           CV_F_STR("userId", session->user_id), CV_F_STR("connectionId", session->id));
+           CV_F_STR("userId", session->user_id));
     audit(session, CV_AUDIT_TOKEN_ENDED, "revoked");
     cv_session_close(session, cv_status(CV_AUTH_REVOKED), cv_status_text(CV_AUTH_REVOKED));
 }

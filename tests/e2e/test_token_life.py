@@ -200,3 +200,53 @@ def test_a_key_that_is_new(world):
     jwks.write_text(json.dumps({"keys": [old.jwk, new.jwk]}))
     relay.signal(signal.SIGHUP)
     agent.wait_log("token_renewed", timeout=30)
+
+
+def key_config(jwks, grace):
+    return (f"auth:\n  jwks_file: {jwks}\n  issuer: {ISSUER}\n  audience: [{AUDIENCE}]\n"
+            f"  expiry_grace: {grace}\n")
+
+
+def test_a_key_that_is_taken_out_ends_its_links(world):
+    old, new = (Key(ec.generate_private_key(ec.SECP256R1()), "ES256") for _ in range(2))
+    jwks = world.write("jwks.json", json.dumps({"keys": [old.jwk, new.jwk]}))
+    relay = world.relay(config=key_config(jwks, "1s"))
+    service = world.service()
+    agents = {}
+    for name, key in (("old", old), ("new", new)):
+        put(world.folder / name, key.sign())
+        agents[name] = world.start(name, "http", service.port, "--server", relay.url, "--name", name,
+                                   "--token-file", world.folder / name)
+        agents[name].wait_log("tunnel_published")
+    assert relay.fetch("/t/old/", new.sign()).status == 200
+    jwks.write_text(json.dumps({"keys": [{**new.jwk, "kid": "renamed"}]}))
+    relay.signal(signal.SIGHUP)
+    relay.wait_log("token_ended", reason="key_removed")
+    wait_for(lambda: len(relay.find("link_down")) == 1, 20, "the link of the old key is gone")
+    assert relay.fetch("/t/old/", old.sign()).status == 401
+    assert not agents["new"].find("link_detached")
+    # Its agent may come back with a token of a key that is there, whatever that is called now.
+    put(world.folder / "old", new.sign(headers={"kid": "renamed"}))
+    wait_for(lambda: relay.fetch("/t/old/", new.sign(headers={"kid": "renamed"})).status == 200, 60,
+             "the agent is back")
+
+
+def test_a_key_that_is_rotated_keeps_its_links(world):
+    old, new = (Key(ec.generate_private_key(ec.SECP256R1()), "ES256") for _ in range(2))
+    jwks = world.write("jwks.json", json.dumps({"keys": [old.jwk, new.jwk]}))
+    relay = world.relay(config=key_config(jwks, "20s"))
+    service = world.service()
+    file = world.folder / "token"
+    put(file, old.sign())
+    agent = world.start("agent", "http", service.port, "--server", relay.url, "--name", "home",
+                        "--token-file", file)
+    agent.wait_log("tunnel_published")
+    put(file, new.sign())
+    agent.wait_log("token_renewed")
+    jwks.write_text(json.dumps({"keys": [new.jwk]}))
+    relay.signal(signal.SIGHUP)
+    relay.wait_log("reload_keys")
+    wait_for(lambda: relay.fetch("/t/home/", old.sign()).status == 401, 10, "the old key is out")
+    time.sleep(1.5)  # links are looked at once a second
+    assert relay.fetch("/t/home/", new.sign()).status == 200
+    assert len(agent.find("link_up")) == 1 and not relay.find("token_ended")
