@@ -16,6 +16,7 @@ from chaos import Chaos
 from client import Client, fetch
 from culvert import AGENT_READY, FORWARD_READY, free_port, wait_for
 from streams import echo_route
+from test_takeover import successor
 
 LOW = [("Culvert-Priority", "background")]
 
@@ -332,3 +333,37 @@ def test_the_kind_is_found_out(world):
     assert fetch(port, "/x").status == 200
     assert json.loads(world.run("status", "--json").stdout)["agents"][-1]["forwards"][0]["kind"] \
         == "http"
+
+
+def test_no_request_fails_while_the_relay_is_taken_over(world):
+    """On a kept connection and on new ones, some of them not to be sent twice."""
+    service = world.service()
+    old = world.relay(env={"CULVERT_TIMERS_AGENT_RETURN": "20s"})
+    agent = world.http(old, service.port)
+    forward, port = world.forward(old, "home", env={"CULVERT_FORWARD_KIND": "http"})
+    answers, is_over = [], threading.Event()
+
+    def ask(is_kept):
+        client = Client(port, timeout=40)
+        while not is_over.wait(0.01):
+            client.request("POST", "/x", body=b"job")
+            response = client.response("POST")
+            answers.append(response.status if response else None)
+            if not is_kept or not response or response.get("connection") == "close":
+                client.close()
+                client = Client(port, timeout=40)
+        client.close()
+
+    threads = [threading.Thread(target=ask, args=(n % 2 == 0,), daemon=True) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(answers) > 20, 20, "answers")
+    successor(world, old, env={"CULVERT_TIMERS_AGENT_RETURN": "20s"})
+    wait_for(lambda: len(forward.find("link_up")) == 2, 20, "another link")
+    wait_for(lambda: len(agent.find(AGENT_READY)) == 2, 20, "the agent at the new relay")
+    seen = len(answers)
+    wait_for(lambda: len(answers) > seen + 40, 30, "answers after it")
+    is_over.set()
+    for thread in threads:
+        thread.join(40)
+    assert set(answers) == {200} and len(service.requests) == len(answers)
