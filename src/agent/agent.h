@@ -16,6 +16,7 @@
 
 struct cv_access;
 struct cv_agent;
+struct cv_agent_config;
 struct json_t;
 struct cv_log;
 struct cv_worker;
@@ -49,6 +50,8 @@ struct cv_agent_options {
     const char *state_dir; /* where run/<pid>.sock is to be; NULL: people cannot ask it */
     bool is_interactive;   /* ends on what a person has to mend, see cv_uplink_options, and when its
                               last tunnel is taken over or refused */
+    struct cv_agent_config *config; /* that of `accesses`, where it may be changed; or NULL */
+    const char *config_path;        /* its file, absolute; or NULL */
     bool is_client;        /* it publishes nothing, whatever the configuration says */
 };
 

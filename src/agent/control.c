@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Happy path: control_new → on_question → cv_agent_status or do_reconnect → the answer's text.
- * Ways it fails: the socket cannot be made (the agent goes on without); what is asked is no JSON
- * object or no known command (an answer says so); no memory (the connection closes).
+ * Happy path: control_new → on_question → cv_agent_status, control_set or do_reconnect → the
+ * answer's text. Ways it fails: the socket cannot be made (the agent goes on without); what is
+ * asked is no JSON object or no known command (an answer says so); no memory (the connection
+ * closes).
  */
 #include "agent/control.h"
 
@@ -136,11 +137,12 @@ json_t *cv_agent_status(struct cv_agent *agent)
         (void)json_array_append_new(tunnels, tunnel_value(agent, i));
     if (agent->ops->on_describe)
         (void)json_array_append_new(ports, port_value(agent));
-    return json_pack("{s:I, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o}", "pid",
-                     (json_int_t)getpid(), "version", CV_VERSION, "since", moment(agent, age_ms),
-                     "age_ms", number(age_ms), "stopping", agent->is_stopping || agent->is_closing,
-                     "streams", number(agent->carry_count + agent->held), "carried",
-                     number(agent->carried), "links", links, "tunnels", tunnels, "forwards", ports);
+    return json_pack("{s:I, s:s, s:s?, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o}", "pid",
+                     (json_int_t)getpid(), "version", CV_VERSION, "config",
+                     agent->options.config_path, "since", moment(agent, age_ms), "age_ms",
+                     number(age_ms), "stopping", agent->is_stopping || agent->is_closing, "streams",
+                     number(agent->carry_count + agent->held), "carried", number(agent->carried),
+                     "links", links, "tunnels", tunnels, "forwards", ports);
 }
 
 /* ---- commands ---- */
@@ -175,7 +177,9 @@ static json_t *answer_to(const struct control *control, const json_t *question)
         return cv_agent_status(control->agent);
     if (command && strcmp(command, "reconnect") == 0)
         return do_reconnect(control, question);
-    return failure("known commands: status, reconnect");
+    if (command && strcmp(command, "set") == 0)
+        return control_set(control->agent, question);
+    return failure("known commands: status, reconnect, set");
 }
 
 static struct cv_status on_question(void *arg, struct cv_slice text, struct cv_buf *out)

@@ -9,6 +9,8 @@
 
 #include "base/status.h"
 
+#include <jansson.h>
+
 struct cv_agent;
 struct control;
 
@@ -16,6 +18,9 @@ struct control;
  * agent is of use without it. */
 struct cv_status control_new(struct cv_agent *agent, const char *state_dir,
                              struct control **control, struct cv_error *error);
+
+/* live.c: answers {"command":"set"} (docs/PROTOCOL.md). NULL without memory. */
+json_t *control_set(struct cv_agent *agent, const json_t *question);
 
 /* Takes NULL, nulls. */
 void control_free(struct control **control);

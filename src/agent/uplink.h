@@ -114,6 +114,9 @@ struct cv_uplink_facts {
     bool is_retiring;
     const struct cv_error *trouble; /* why there is no connection, as the last try found; or NULL */
 };
+/* Its access' configuration has changed. */
+void cv_uplink_on_settings(struct cv_uplink *uplink);
+
 /* Somebody looks: asks for a sign of life unless there was one of late, so that the facts of the
  * next call are fresh; rates are between two calls of this. */
 void cv_uplink_look(struct cv_uplink *uplink);

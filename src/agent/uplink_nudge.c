@@ -5,6 +5,7 @@
  */
 #include "agent/access.h"
 #include "agent/uplink_private.h"
+#include "config/agent_config.h"
 #include "net/watch.h"
 #include "telemetry/log.h"
 
@@ -114,6 +115,13 @@ void uplink_on_pong(void *arg, uint32_t rtt_ms)
         judge_bytes(u);
     cv_quality_answered(&u->quality, cv_worker_now_ms(u->worker), rtt_ms);
     u->beat_ms = cv_worker_now_ms(u->worker);
+}
+
+void cv_uplink_on_settings(struct cv_uplink *u)
+{
+    const struct cv_agent_config *config = u->options.access->config;
+    u->backoff.initial_ms = config->reconnect_initial_ms;
+    u->backoff.max_ms = config->reconnect_max_ms;
 }
 
 void cv_uplink_look(struct cv_uplink *u)

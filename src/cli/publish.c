@@ -3,7 +3,9 @@
 
 #include "agent/agent.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 struct running {
     struct cv_client client;
@@ -36,6 +38,7 @@ static void on_stop(void *arg)
 int cv_cli_run_agent(const struct cv_client_options *options, const struct cv_parsed *parsed)
 {
     struct running running;
+    char config_path[PATH_MAX];
     int exit_code;
     if (!cv_client_open(&running.client, options, parsed, &exit_code))
         return exit_code;
@@ -46,6 +49,10 @@ int cv_cli_run_agent(const struct cv_client_options *options, const struct cv_pa
                                              .log = &running.client.log,
                                              .state_dir = running.client.state_dir,
                                              .is_interactive = options->is_interactive};
+    if (options->config_path && realpath(options->config_path, config_path)) {
+        agent_options.config = running.client.config;
+        agent_options.config_path = config_path;
+    }
     struct cv_error error = {0};
     running.client.on_stop = on_stop;
     running.client.arg = &running;

@@ -111,15 +111,15 @@
     X(ssh_max_channels, "ssh.max_channels", INT, "10", CV_RANGE(1, 1000), "SSH_MAX_CHANNELS", 0,   \
       "Streams that may be open at once on a link.", "50")                                         \
     X(ssh_keepalive_interval_ms, "ssh.keepalive_interval", DURATION, "60s",                        \
-      CV_RANGE(0, 1 * CV_HOURS), "SSH_KEEPALIVE_INTERVAL", 0,                                      \
+      CV_RANGE(0, 1 * CV_HOURS), "SSH_KEEPALIVE_INTERVAL", CV_SETTING_TOLD | CV_SETTING_NEXT,                                      \
       "A keep-alive is sent after this much silence; 0 sends none.", "30s")                        \
     X(ssh_rekey_bytes, "ssh.rekey_bytes", SIZE, "1GiB", CV_RANGE(16 * CV_KIB, 64 * CV_GIB), NULL,  \
-      0,                                                                                           \
+      CV_SETTING_TOLD | CV_SETTING_NEXT,                                                                                           \
       "Keys are exchanged anew after so many bytes.", "4GiB")                                      \
     X(ssh_rekey_interval_ms, "ssh.rekey_interval", DURATION, "1h",                                 \
-      CV_RANGE(10 * CV_SECONDS, 7 * CV_DAYS), NULL, 0, "Keys are exchanged anew after this time.", \
+      CV_RANGE(10 * CV_SECONDS, 7 * CV_DAYS), NULL, CV_SETTING_TOLD | CV_SETTING_NEXT, "Keys are exchanged anew after this time.", \
       "4h")                                                                                        \
-    X(ssh_compression, "ssh.compression", BOOL, "false", CV_ANY, "SSH_COMPRESSION", 0,             \
+    X(ssh_compression, "ssh.compression", BOOL, "false", CV_ANY, "SSH_COMPRESSION", CV_SETTING_TOLD | CV_SETTING_NEXT,             \
       "Offer zlib@openssh.com. Costs more CPU than it saves on most networks.", "true")            \
     X(ssh_ciphers, "ssh.ciphers", LIST,                                                            \
       "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com",               \
@@ -132,13 +132,13 @@
     X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,   \
       "Receive window of a stream: what may wait for a slow service.", "4MiB")                     \
     X(ssh_handshake_timeout_ms, "ssh.handshake_timeout", DURATION, "20s",                          \
-      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, 0,                                           \
+      CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, CV_SETTING_TOLD | CV_SETTING_NEXT,                                           \
       "The key exchange and login must be done in this time.", "10s")                              \
     X(ws_ping_interval_ms, "ws.ping_interval", DURATION, "30s",                                    \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                          \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, CV_SETTING_TOLD | CV_SETTING_NEXT,                                          \
       "A ping is sent after this much silence.", "15s")                                            \
     X(ws_pong_timeout_ms, "ws.pong_timeout", DURATION, "15s",                                      \
-      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, 0,                                          \
+      CV_RANGE(1 * CV_SECONDS, 10 * CV_MINUTES), NULL, CV_SETTING_TOLD | CV_SETTING_NEXT,                                          \
       "A link that stays silent this long after a ping is dead.", "5s")                            \
     X(ws_max_frame_bytes, "ws.max_frame_size", SIZE, "1MiB", CV_RANGE(64 * CV_KIB, 64 * CV_MIB),   \
       NULL, 0, "Larger frames are refused with close code 1009.", "256KiB")                        \
@@ -147,33 +147,33 @@
       " the least busy one, and a link that is lost is not noticed.",                              \
       "2")                                                                                         \
     X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
-      NULL, 0, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
+      NULL, CV_SETTING_TOLD | CV_SETTING_NEXT, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
     X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \
-      NULL, 0,                                                                                     \
+      NULL, CV_SETTING_TOLD | CV_SETTING_NEXT,                                                                                     \
       "A link whose connection was lost is kept so long, with the connections to services on it;"  \
       " 0 gives it up at once.",                                                                   \
       "5m")                                                                                        \
     X(connect_relay_timeout_ms, "connect.relay_timeout", DURATION, "10s",                          \
-      CV_RANGE(100, 5 * CV_MINUTES), NULL, 0,                                                      \
+      CV_RANGE(100, 5 * CV_MINUTES), NULL, CV_SETTING_TOLD,                                                      \
       "Reaching the relay, TLS and upgrade included, must be done in this time.", "5s")            \
     X(connect_service_timeout_ms, "connect.service_timeout", DURATION, "5s",                       \
-      CV_RANGE(100, 5 * CV_MINUTES), NULL, 0,                                                      \
+      CV_RANGE(100, 5 * CV_MINUTES), NULL, CV_SETTING_TOLD,                                                      \
       "Connecting to the local service must be done in this time.", "2s")                          \
     X(reconnect_initial_ms, "reconnect.initial", DURATION, "250ms", CV_RANGE(10, 1 * CV_MINUTES),  \
-      NULL, 0, "Longest wait after the first failed try; it doubles with each.", "1s")             \
-    X(reconnect_max_ms, "reconnect.max", DURATION, "60s", CV_RANGE(100, 1 * CV_HOURS), NULL, 0,    \
+      NULL, CV_SETTING_TOLD, "Longest wait after the first failed try; it doubles with each.", "1s")             \
+    X(reconnect_max_ms, "reconnect.max", DURATION, "60s", CV_RANGE(100, 1 * CV_HOURS), NULL, CV_SETTING_TOLD,    \
       "Longest wait between tries in the long run; it is 500ms in the first minute and 4s in the " \
       "ten after it.", "30s")                                                                      \
-    X(reconnect_max_attempts, "reconnect.max_attempts", INT, "0", CV_RANGE(0, 1000000), NULL, 0,   \
+    X(reconnect_max_attempts, "reconnect.max_attempts", INT, "0", CV_RANGE(0, 1000000), NULL, CV_SETTING_TOLD,   \
       "After so many failed tries in a row `culvert http`, `tcp` and `forward` give up, and "       \
       "`culvert agent` rests until `culvert reconnect`, a change of the network or a restart; 0 "  \
       "goes on.", "10")                                                                            \
     X(reconnect_return_after_ms, "reconnect.return_after", DURATION, "60s",                        \
-      CV_RANGE(0, 1 * CV_DAYS), NULL, 0,                                                           \
+      CV_RANGE(0, 1 * CV_DAYS), NULL, CV_SETTING_TOLD,                                                           \
       "A relay of `servers` that is preferred and was away must hold a link for so long before "   \
       "the link to another one ends.",                                                             \
       "5m")                                                                                        \
-    X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, 0,    \
+    X(shutdown_drain_ms, "shutdown.drain", DURATION, "10s", CV_RANGE(0, 1 * CV_HOURS), NULL, CV_SETTING_TOLD,    \
       "How long requests under way may take to end once the agent is told to stop.", "30s")        \
     X(forward_kind, "forward.kind", ENUM, "auto", CV_CHOICES("auto|http|tcp"), NULL, 0,            \
       "What the tunnel of `culvert forward` carries; auto asks the relay. Over HTTP requests are " \
@@ -186,7 +186,7 @@
     CV_TRACING_SETTINGS(X)                                                                         \
     X(log_level, "log.level", ENUM, "info", CV_CHOICES("error|warn|info|debug|trace"),             \
       "LOG_LEVEL",                                                                                 \
-      0, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
+      CV_SETTING_TOLD, "What is logged; SIGUSR1 raises it and SIGUSR2 lowers it by one.", "debug") \
     X(log_file, "log.file", PATH, "", CV_ANY, NULL, 0,                                             \
       "The log goes there instead of stderr. A file that was renamed is noticed within a second, " \
       "at once on SIGHUP.",                                                                        \
@@ -240,6 +240,21 @@ struct cv_status cv_agent_config_load(const struct cv_config_sources *sources,
                                       struct cv_agent_config **config,
                                       struct cv_problems *problems);
 void cv_agent_config_free(struct cv_agent_config **config);
+
+enum cv_change {
+    CV_CHANGE_NOW,
+    CV_CHANGE_NEXT_LINK,
+    CV_CHANGE_RESTART,    /* nothing was done: it takes a restart */
+    CV_CHANGE_OVERRIDDEN, /* nothing was done: a flag or the environment sets it */
+};
+
+/* Changes settings of a configuration that is in use, on the one thread that uses it: `changes`
+ * are keys and values as files have them, `when` (of `count`) says what came of each. Either all
+ * that can be changed are, or, when one of them is wrong, none: CV_CONFIG with the reason,
+ * CV_NO_MEMORY. Strings that others may hold are never touched. */
+struct cv_status cv_agent_config_change(struct cv_agent_config *config,
+                                        const struct cv_override *changes, size_t count,
+                                        enum cv_change *when, struct cv_error *error);
 
 /* Reads a target: "11434", ":11434", "HOST:PORT", "http://HOST[:PORT][/]" (port 80 by default). A
  * bare port means 127.0.0.1. False for anything else, https:// included, and for port 0. */

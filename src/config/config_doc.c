@@ -29,6 +29,11 @@ static const char intro[] =
     "is allowed. `culvert config show -c FILE` prints what holds, and where each value comes "
     "from;\n"
     "secrets are masked. A file has at most 1 MiB; YAML aliases, anchors and tags are refused.\n"
+    "`culvert config set KEY VALUE -c FILE` and `reset KEY` change one key and leave the rest of "
+    "the\n"
+    "file as it is, `profiles NAME` the settings that fit a kind of network, `edit` opens an "
+    "editor;\n"
+    "each checks the file before it is replaced, and tells agents that run with it.\n"
     "\n";
 
 static struct cv_status write_all(struct cv_buf *out)

@@ -54,6 +54,8 @@ struct cv_records {
 #define CV_SETTING_SECRET 2u   /* masked wherever it is shown */
 #define CV_SETTING_RUNTIME 8u  /* SIGHUP does, and the management API at once */
 #define CV_SETTING_REREAD 16u  /* a file that SIGHUP reads again; where it is takes a restart */
+#define CV_SETTING_TOLD 32u    /* `culvert config set` changes it in agents that run, at once … */
+#define CV_SETTING_NEXT 64u    /* … and it holds from the next link on */
 #define CV_SETTING_REQUIRED 4u /* only in records: each one must have it */
 
 struct cv_setting {
@@ -167,6 +169,8 @@ bool cv_settings_is_same(const struct cv_schema *schema, const void *one, const 
 
 /* The setting of a key, NULL when there is none. */
 const struct cv_setting *cv_settings_find(const struct cv_schema *schema, const char *key);
+/* The key that was probably meant; NULL when nothing is near. */
+const char *cv_settings_nearest(const struct cv_schema *schema, const char *key);
 /* Where its value came from; the default for a key that does not exist. */
 struct cv_origin cv_settings_origin(const struct cv_schema *schema, const void *values,
                                     const char *key);
@@ -177,6 +181,10 @@ void cv_settings_env_name(const struct cv_setting *setting, char out[96]);
  * comment after each says where it came from. */
 struct cv_status cv_settings_show(const struct cv_schema *schema, const void *values,
                                   bool has_origins, struct cv_buf *out);
+/* Appends one value as YAML in flow style, secrets as they are; nothing for one that is not set.
+ * Not for records. */
+struct cv_status cv_settings_show_value(const struct cv_setting *setting, const void *values,
+                                        struct cv_buf *out);
 /* Appends all values as one JSON object with flat keys ("ws.ping_interval"); numbers and booleans
  * as such, times and sizes as text with their unit, null for what is unset; secrets masked. */
 struct cv_status cv_settings_show_json(const struct cv_schema *schema, const void *values,

@@ -59,17 +59,23 @@ static unsigned edit_distance(const char *a, const char *b)
     return last[b_len];
 }
 
-static void refuse_unknown(const struct walk *w, const struct cv_yaml_node *node, const char *key)
+const char *cv_settings_nearest(const struct cv_schema *schema, const char *key)
 {
     const char *nearest = NULL;
     unsigned best = 4;
-    for (size_t i = 0; i < w->schema->count; i++) {
-        unsigned distance = edit_distance(key, w->schema->settings[i].key);
+    for (size_t i = 0; i < schema->count; i++) {
+        unsigned distance = edit_distance(key, schema->settings[i].key);
         if (distance < best) {
             best = distance;
-            nearest = w->schema->settings[i].key;
+            nearest = schema->settings[i].key;
         }
     }
+    return nearest;
+}
+
+static void refuse_unknown(const struct walk *w, const struct cv_yaml_node *node, const char *key)
+{
+    const char *nearest = cv_settings_nearest(w->schema, key);
     char full[KEY_MAX];
     char text[160];
     (void)snprintf(full, sizeof full, "%s%s", w->prefix, key);

@@ -60,6 +60,14 @@ static struct cv_status show_value(const struct cv_setting *setting, const void 
     return cv_buf_append_str(out, "]");
 }
 
+struct cv_status cv_settings_show_value(const struct cv_setting *setting, const void *values,
+                                        struct cv_buf *out)
+{
+    struct cv_setting plain = *setting;
+    plain.flags &= ~CV_SETTING_SECRET;
+    return show_value(&plain, values, out);
+}
+
 static struct cv_status show_origin(const struct cv_setting *setting, struct cv_origin origin,
                                     struct cv_buf *out)
 {
@@ -220,6 +228,10 @@ static const char *what_a_change_takes(const struct cv_setting *setting)
         return "a SIGHUP, or the management API";
     if (setting->flags & CV_SETTING_LIVE)
         return "a SIGHUP";
+    if (setting->flags & CV_SETTING_TOLD)
+        return setting->flags & CV_SETTING_NEXT
+                   ? "`culvert config set`, for the next link of agents that run"
+                   : "`culvert config set`, for agents that run too";
     return setting->flags & CV_SETTING_REREAD ? "a SIGHUP for what is in the file, a restart for "
                                                 "another file"
                                               : "a restart";

@@ -27,8 +27,8 @@ def test_whoever_asks_gets_fresh_figures(world, path):
 
 
 def test_a_slow_way_is_poor(world, path):
-    world.http(path, world.service().port)
     path.delay_s = 0.15
+    world.http(path, world.service().port)
     seen = wait_for(lambda: (q := quality(world))["grade"] == "poor" and q, 40, "poor quality")
     assert seen["latency_ms"] >= 200
     assert "poor" in world.run("status", check=0).stdout
