@@ -322,11 +322,12 @@
     X(shutdown_drain_ms, "shutdown.drain", DURATION, "30s", CV_RANGE(0, 1 * CV_HOURS), NULL, CV_SETTING_RUNTIME, \
       "How long requests under way may take to end once the relay is told to stop.", "5m")         \
     X(incidents_alertmanager_url, "incidents.alertmanager_url", URL, "", CV_CHOICES("https|http"), \
-      NULL, 0,                                                                                     \
+      NULL, CV_SETTING_SECRET,                                                                                     \
       "An Alertmanager that is told of open breakers, failing requests and storms "                \
       "(docs/incidents.md); what stands before `/api/v2/alerts`. Nobody is told unless set.",      \
       "http://alertmanager.internal:9093")                                                         \
-    X(incidents_webhook_url, "incidents.webhook_url", URL, "", CV_CHOICES("https|http"), NULL, 0,  \
+    X(incidents_webhook_url, "incidents.webhook_url", URL, "", CV_CHOICES("https|http"), NULL, \
+      CV_SETTING_SECRET, \
       "A web address that gets the same as JSON, once when it begins and once when it is over.",   \
       "https://hooks.example.org/culvert")                                                         \
     X(incidents_runbook_url, "incidents.runbook_url", URL, "", CV_CHOICES("https|http"), NULL, 0,  \

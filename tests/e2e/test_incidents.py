@@ -84,6 +84,28 @@ def test_a_breaker_is_told_once_and_its_end_once(world):
             json.dumps(post["body"])
 
 
+def test_failing_requests_and_a_storm_are_told(world):
+    """What a relay sees of the last minutes, with the codes of what went wrong."""
+    s = Scene(world, CB_FAILURE_THRESHOLD="0", CULVERT_INCIDENTS_STORM_PER_SECOND="1")
+    s.is_ill = True
+    upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+               ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")]
+
+    def told():
+        assert s.ask().status == 502
+        assert s.relay.fetch("/tunnel", "not.a.token", headers=upgrade).status == 401
+        return {body["labels"]["alertname"]: body for body in s.told("firing")}
+    both = {"CulvertErrorRatioHigh", "CulvertConnectionStorm"}
+    found = wait_for(lambda: set(told()) >= both and told(), 60, "both incidents", interval=0.1)
+    errors = found["CulvertErrorRatioHigh"]
+    assert "100.0 %" in errors["summary"] and errors["labels"]["severity"] == "critical"
+    assert errors["context"]["failed_5m"] >= 10
+    codes = {e["code"]: e["count"] for e in errors["context"]["last_errors"]}
+    assert codes.get("TUNNEL_013", 0) + codes.get("TUNNEL_027", 0) + codes.get("TUNNEL_019", 0) > 0
+    assert found["CulvertConnectionStorm"]["labels"]["severity"] == "warning"
+    assert "attempts a second" in found["CulvertConnectionStorm"]["summary"]
+
+
 def test_what_nobody_took_is_told_after_kill_9(world):
     s = Scene(world)
     s.receiver.mood = 500
@@ -175,9 +197,19 @@ def test_nothing_of_it_unless_asked_for(home):
     assert not list(home.world.state.glob("incidents-*"))
 
 
+def test_addresses_are_shown_to_nobody(world):
+    """Those of chat services are as good as a password."""
+    path = world.write("relay.yaml", "listen: [127.0.0.1:8080]\nincidents:\n"
+                       "  webhook_url: https://hooks.example.org/verysecret\n"
+                       "  alertmanager_url: https://me:verysecret@alerts.example.org\n")
+    done = world.run("config", "show", "--dev", "-c", path, check=0)
+    assert "webhook_url" in done.stdout
+    assert "verysecret" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("setting, value", [
     ("ALERTMANAGER_URL", "ftp://x"), ("WEBHOOK_URL", "not a url"), ("CALM", "0s"),
     ("ERROR_PERCENT", "0"), ("STORM_PER_SECOND", "0")])
 def test_bad_settings_are_refused(world, setting, value):
     done = world.run("server", "--dev", env={f"CULVERT_INCIDENTS_{setting}": value})
-    assert done.returncode == 1 and f"incidents.{setting.lower()} is" in done.stderr
+    assert done.returncode == 1 and f"incidents.{setting.lower()} " in done.stderr
