@@ -430,4 +430,4 @@ def test_what_a_collector_refuses_is_counted(traced, collector):
     collector.answer = 400
     home.fetch("/")
     home.relay.wait_log("spans_not_taken", httpStatus=400)
-    assert dropped(home, "rejected") >= 7
+    wait_for(lambda: dropped(home, "rejected") >= 7, 10, "refused spans")
