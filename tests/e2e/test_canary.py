@@ -96,8 +96,8 @@ def test_slow_and_loading(world):
     switch.route = lambda conn, request: (time.sleep(1.3), conn.reply(200, b""))[1]
     assert wait_state(api, "service_slow")["seen"]["latency_ms"] >= 1000
     switch.route = lambda conn, request: conn.reply(503, b"loading model")
-    wait_for(lambda: (t := tunnel(api))["state"] == "service_slow" and t["seen"]["latency_ms"] < 900,
-             20, "a service that says it is loading")
+    wait_for(lambda: (t := tunnel(api))["state"] == "service_slow" and
+             t["seen"]["latency_ms"] < 900, 20, "a service that says it is loading")
     switch.route = held
     wait_for(lambda: tunnel(api)["seen"]["code"] == "TUNNEL_007", 20, "a service that says nothing")
     assert tunnel(api)["state"] == "service_slow"

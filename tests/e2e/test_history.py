@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What users and tunnels did: /api/tunnel/history and /api/tunnel/usage, over restarts, kill -9 and a
-disk that fails."""
+"""What users and tunnels did: /api/tunnel/history and /api/tunnel/usage, over restarts, kill -9 and
+a disk that fails."""
 import contextlib
 import datetime
 import sqlite3
