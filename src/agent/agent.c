@@ -8,6 +8,7 @@
 #include "agent/access.h"
 #include "agent/agent_private.h"
 #include "agent/control.h"
+#include "agent/metrics_page.h"
 #include "agent/uplink.h"
 #include "config/agent_config.h"
 #include "telemetry/log.h"
@@ -323,6 +324,9 @@ struct cv_status cv_agent_new(struct cv_worker *worker, const struct cv_agent_op
     cv_timer_init(&agent->drain, on_drain, agent);
     cv_defer_init(&agent->reaping, on_reaping, agent);
     struct cv_status status = place_open(agent);
+    if (cv_is_ok(status) && agent->config->metrics_listen)
+        status = metrics_page_new(agent, &agent->metrics_page, error);
+    agent->metrics = metrics_page_block(agent->metrics_page);
     if (cv_is_ok(status))
         status = read_tunnels(agent, error);
     if (cv_is_ok(status))
@@ -349,6 +353,7 @@ void cv_agent_free(struct cv_agent **out)
     DL_FOREACH_SAFE(agent->berths, berth, next)
     berth_free(berth);
     control_free(&agent->control);
+    metrics_page_free(&agent->metrics_page);
     cv_watch_free(&agent->watch);
     cv_worker_timer_stop(agent->worker, &agent->drain);
     place_close(agent);

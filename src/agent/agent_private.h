@@ -65,6 +65,8 @@ struct berth {
 
 struct control; /* people who ask, see control.h */
 
+struct metrics_page; /* for Prometheus, see metrics_page.h */
+
 struct carry; /* one stream and its connection to the service */
 
 struct cv_agent {
@@ -85,8 +87,10 @@ struct cv_agent {
     uint64_t carried;  /* ever */
     uint64_t since_ms; /* when it was made */
     struct cv_watch *watch;
-    struct control *control; /* or NULL */
-    struct cv_timer drain;   /* stopping: progress is told, and at last all is cut */
+    struct control *control;           /* or NULL */
+    struct metrics_page *metrics_page; /* or NULL */
+    struct cv_metrics_block *metrics;  /* NULL: nothing is counted */
+    struct cv_timer drain;             /* stopping: progress is told, and at last all is cut */
     uint64_t drain_due_ms;
     struct cv_defer reaping; /* frees berths that are over, never inside their callbacks */
     bool was_of_use;         /* something was published, or (a client) a link stood */

@@ -358,6 +358,7 @@ struct cv_status berth_new(struct cv_agent *agent, struct berth **out)
     struct cv_uplink_options options = {.access = agent->options.accesses, /* until on_choose */
                                         .log = agent->options.log,
                                         .is_interactive = agent->options.is_interactive,
+                                        .metrics = agent->metrics,
                                         .was_up = agent->was_of_use};
     struct berth *berth = calloc(1, sizeof *berth);
     *out = NULL;

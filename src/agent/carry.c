@@ -14,6 +14,7 @@
 #include "net/conn.h"
 #include "net/dial.h"
 #include "telemetry/log.h"
+#include "telemetry/metrics.h"
 #include "transport/link.h"
 
 #include <stdio.h>
@@ -52,6 +53,8 @@ static void on_splice_end(void *arg, const struct cv_splice_end *end)
            CV_F_UINT("bytesOut", end->bytes_in),
            CV_F_UINT("durationMs", cv_worker_now_ms(agent->worker) - carry->began_ms),
            CV_F_STR("reason", cv_status_name(end->why.id)));
+    cv_metrics_add(agent->metrics, CV_CELL(BYTES, CV_L_FLOW_TO_CONSUMER, 0), end->bytes_in);
+    cv_metrics_add(agent->metrics, CV_CELL(BYTES, CV_L_FLOW_TO_SERVICE, 0), end->bytes_out);
     carry->splice = NULL;
     carry_free(carry);
 }
@@ -101,6 +104,24 @@ static void refuse(struct carry *carry, struct cv_status why, const char *detail
     carry_free(carry);
 }
 
+static unsigned service_label(enum cv_status_id id)
+{
+    return id == CV_CONN_REFUSED   ? CV_L_SERVICE_REFUSED
+           : id == CV_CONN_TIMEOUT ? CV_L_SERVICE_TIMEOUT
+                                   : CV_L_SERVICE_UNREACHABLE;
+}
+
+static void count_dialed(const struct carry *carry, struct cv_status status)
+{
+    struct cv_agent *agent = carry->agent;
+    bool is_good = cv_is_ok(status);
+    unsigned label = is_good ? CV_L_SERVICE_OK : service_label(status.id);
+    cv_metrics_add(agent->metrics, CV_CELL(SERVICE_CONNECTIONS, label, 0), 1);
+    if (is_good)
+        CV_OBSERVE(agent->metrics, SERVICE_DURATION, 0, 0,
+                   (cv_worker_now_ms(agent->worker) - carry->began_ms) * CV_MS);
+}
+
 static void drop_data(void *arg, uint8_t *data, size_t len)
 {
     (void)arg;
@@ -121,6 +142,7 @@ static void on_dialed(void *arg, const struct cv_dial_result *result)
 {
     struct carry *carry = arg;
     carry->dial = NULL;
+    count_dialed(carry, result->status);
     if (!cv_is_ok(result->status)) {
         refuse(carry, result->status, result->error->detail);
         return;

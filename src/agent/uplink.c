@@ -221,6 +221,7 @@ static void try_failed(struct cv_uplink *u, struct cv_status why, const struct c
     enum cv_uplink_next next =
         u->ops->on_failed ? u->ops->on_failed(u->arg, why, u->retry_after_ms) : CV_UPLINK_AGAIN;
     cv_backoff_failed(&u->backoff);
+    uplink_count_failed(u, why);
     if (next == CV_UPLINK_GIVE_UP)
         end(u, why, error);
     else
@@ -237,6 +238,7 @@ static void on_link_up(void *arg)
     uint64_t now_ms = cv_worker_now_ms(u->worker);
     cv_fsm_set(&u->fsm, UP);
     cv_backoff_up(&u->backoff, now_ms);
+    uplink_count_up(u);
     u->was_up = true;
     u->retry_after_ms = 0;
     cv_link_probe(u->link); /* acknowledgements are put off: only a pong says how far it is */
@@ -385,6 +387,7 @@ static void on_redialed(void *arg, const struct cv_dialer_result *result)
         return;
     }
     u->resumes++;
+    uplink_count_resumed(u);
     u->trouble = (struct cv_error){0};
     cv_log(u->options.log, CV_LOG_INFO, "agent", "link_resumed", "connected again, requests go on",
            CV_F_STR("relay", u->options.access->relay),
@@ -446,6 +449,7 @@ static void on_link_closed(void *arg, struct cv_status why, const struct cv_erro
         end(u, cv_ok(), NULL);
     } else if (was_up) {
         cv_backoff_lost(&u->backoff, cv_worker_now_ms(u->worker));
+        uplink_count_down(u, why);
         try_later(u, why, error, false);
         if (u->ops->on_down)
             u->ops->on_down(u->arg);
@@ -479,6 +483,7 @@ static void on_dialed(void *arg, const struct cv_dialer_result *result)
         return;
     }
     cv_access_link_options(u->options.access, &options);
+    options.metrics = u->options.metrics;
     if (result->answer->has_id)
         memcpy(options.id, result->answer->link_id, sizeof options.id);
     else

@@ -71,6 +71,7 @@ struct cv_uplink_options {
     /* Somebody waits for it: a token or certificate that is refused at the first try, and a wrong
      * host key at any, end it instead of being tried again, as do used-up tries. */
     bool is_interactive;
+    struct cv_metrics_block *metrics; /* borrowed; NULL: nothing is counted */
     bool was_up; /* another uplink was up with these settings: a refusal is not the first try's */
 };
 

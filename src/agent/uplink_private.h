@@ -91,4 +91,10 @@ void uplink_trace(struct cv_uplink *u);
  * of the end. */
 void uplink_try_soon(struct cv_uplink *u, uint64_t delay_ms);
 
+/* uplink_count.c: what has happened, for the metrics. */
+void uplink_count_up(struct cv_uplink *u); /* before was_up is set */
+void uplink_count_resumed(struct cv_uplink *u);
+void uplink_count_failed(struct cv_uplink *u, struct cv_status why);
+void uplink_count_down(struct cv_uplink *u, struct cv_status why);
+
 #endif

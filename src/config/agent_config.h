@@ -105,6 +105,10 @@
       "http://proxy.example.org:3128")                                                             \
     X(tunnels, "tunnels", RECORDS, "", .record = &cv_tunnel_schema, NULL, 0,                       \
       "What is published.", "")                                                                    \
+    X(metrics_listen, "metrics.listen", HOSTPORT, "", CV_ANY, NULL, 0,                             \
+      "A loopback address on which `GET /metrics` tells this agent's numbers; none unless set. "   \
+      "With port 0 a free one is taken and logged, for several agents on one machine.",            \
+      "127.0.0.1:9091")                                                                            \
     X(state_dir, "state_dir", PATH, "", CV_ANY, NULL, 0,                                           \
       "Folder for keys and sockets; without it $XDG_STATE_HOME/culvert, else "                     \
       "~/.local/state/culvert.", "/var/lib/culvert")                                               \

@@ -206,37 +206,13 @@ void measure_turned_away(struct cv_relay_worker *worker)
 
 /* ---- links ---- */
 
-static unsigned result_of(enum cv_status_id id)
-{
-    switch (id) {
-    case CV_OK:
-        return CV_L_RESULT_OK;
-    case CV_RATE_LIMITED:
-        return CV_L_RESULT_LIMITED;
-    case CV_RESUME_UNKNOWN:
-    case CV_RESUME_CONFLICT:
-    case CV_RESUME_PROOF:
-        return CV_L_RESULT_RESUME_REFUSED;
-    default:
-        break;
-    }
-    switch (cv_status_category(id)) {
-    case CV_CATEGORY_AUTHENTICATION:
-        return CV_L_RESULT_UNAUTHORIZED;
-    case CV_CATEGORY_PROTOCOL:
-        return CV_L_RESULT_BAD_REQUEST;
-    default:
-        return CV_L_RESULT_ERROR;
-    }
-}
-
 void measure_link(struct cv_relay_worker *worker, enum cv_status_id id)
 {
     struct cv_metrics_block *block = worker->metrics;
     uint64_t now_ms = cv_worker_now_ms(worker->worker);
     if (!block)
         return;
-    cv_metrics_add(block, CV_CELL(CONNECTIONS, result_of(id), 0), 1);
+    cv_metrics_add(block, CV_CELL(CONNECTIONS, cv_metrics_result(id), 0), 1);
     cv_window_count(&block->window, now_ms, CV_WINDOW_CONNECTIONS);
     if (id == CV_OK)
         cv_window_count(&block->window, now_ms, CV_WINDOW_CONNECTIONS_OK);
@@ -271,7 +247,7 @@ void measure_down(struct cv_session *session, enum cv_status_id why)
 {
     struct cv_relay_worker *worker = session->worker;
     bool is_stopping = atomic_load_explicit(&worker->relay->is_draining, memory_order_relaxed);
-    unsigned reason = cv_relay_metrics_reason(why);
+    unsigned reason = cv_metrics_reason(why);
     if (reason == CV_L_REASON_CLOSED && is_stopping)
         reason = CV_L_REASON_SHUTDOWN;
     cv_metrics_add(worker->metrics, CV_CELL(DISCONNECTIONS, reason, 0), 1);

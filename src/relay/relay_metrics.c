@@ -68,41 +68,6 @@ unsigned cv_relay_metrics_auth(enum cv_status_id id)
     }
 }
 
-unsigned cv_relay_metrics_reason(enum cv_status_id id)
-{
-    switch (id) {
-    case CV_OK:
-    case CV_EOF:
-        return CV_L_REASON_CLOSED;
-    case CV_CONN_TIMEOUT:
-        return CV_L_REASON_TIMEOUT;
-    case CV_REPLACED:
-        return CV_L_REASON_REPLACED;
-    case CV_LINK_CLOSED:
-        return CV_L_REASON_OPERATOR;
-    case CV_SHUTTING_DOWN:
-        return CV_L_REASON_SHUTDOWN;
-    case CV_RATE_LIMITED:
-    case CV_CHANNEL_LIMIT:
-    case CV_SSH_LIMIT:
-    case CV_WS_POLICY:
-    case CV_WS_TOO_BIG:
-        return CV_L_REASON_LIMIT;
-    default:
-        break;
-    }
-    switch (cv_status_category(id)) {
-    case CV_CATEGORY_NETWORK:
-        return CV_L_REASON_NETWORK;
-    case CV_CATEGORY_AUTHENTICATION:
-        return CV_L_REASON_TOKEN;
-    case CV_CATEGORY_PROTOCOL:
-        return CV_L_REASON_PROTOCOL;
-    default:
-        return CV_L_REASON_ERROR;
-    }
-}
-
 /* ---- a scrape ---- */
 
 static void put_latencies(struct cv_metrics_snapshot *snapshot)

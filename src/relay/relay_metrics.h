@@ -24,8 +24,7 @@ unsigned cv_relay_metrics_tier(const struct cv_relay *relay, const struct cv_ide
  * none. On the consumer's worker. */
 void relay_metrics_page(struct cv_consumer *c);
 
-/* Which label an authentication, and the end of a link, count under. */
+/* Which label an authentication counts under. */
 unsigned cv_relay_metrics_auth(enum cv_status_id id);
-unsigned cv_relay_metrics_reason(enum cv_status_id id);
 
 #endif

@@ -59,6 +59,11 @@ const char *cv_metric_label_value(enum cv_metric_label label, size_t index);
 size_t cv_metric_bound_count(enum cv_metric_buckets buckets);
 double cv_metric_bound(enum cv_metric_buckets buckets, size_t index);
 
+/* What an attempt to make a link that ended so counts as (CV_L_RESULT_…), and the end of a link
+ * (CV_L_REASON_…). */
+unsigned cv_metrics_result(enum cv_status_id id);
+unsigned cv_metrics_reason(enum cv_status_id id);
+
 /* ---- all of a program ---- */
 
 struct cv_metrics;
