@@ -247,12 +247,13 @@ static void open_tcp(struct cv_session *session, struct cv_stream *stream,
 static void open_diagnose(struct cv_session *session, struct cv_stream *stream)
 {
     struct cv_route route = {.session = session, .port = CV_DIAGNOSE_PORT};
-    if (!cv_is_ok(cv_tunnel_spec_diagnose(&route.spec))) {
+    route.gate = cv_gate_new(); /* of its own: it is in no registry */
+    if (route.gate && cv_is_ok(cv_tunnel_spec_diagnose(&route.spec)))
+        open_tcp(session, stream, &route);
+    else
         cv_stream_refuse(stream, CV_SSH_OPEN_RESOURCE_SHORTAGE, "out of memory");
-        return;
-    }
-    open_tcp(session, stream, &route);
     cv_tunnel_spec_unref(&route.spec);
+    cv_gate_unref(&route.gate);
 }
 
 /* ---- a tunnel whose agent may be on the way back ---- */
