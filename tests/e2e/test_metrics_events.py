@@ -266,7 +266,8 @@ def test_links_that_are_not_let_in(usual, watch):
 
 def test_pings(world):
     scene = started(world, agent_args=(), WS_PING_INTERVAL="1000")
-    wait_for(lambda: scene.watch.added("tunnel_websocket_ping_rtt_seconds_count") >= 1, 20, "a pong")
+    wait_for(lambda: scene.watch.added("tunnel_websocket_ping_rtt_seconds_count") >= 1, 20,
+             "a pong")
     assert scene.watch.added("tunnel_websocket_frames_total", direction="sent", opcode="ping") >= 1
     assert scene.watch.added("tunnel_websocket_frames_total", direction="received",
                              opcode="pong") >= 1
