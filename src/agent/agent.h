@@ -52,7 +52,7 @@ struct cv_agent_options {
                               last tunnel is taken over or refused */
     struct cv_agent_config *config; /* that of `accesses`, where it may be changed; or NULL */
     const char *config_path;        /* its file, absolute; or NULL */
-    bool is_client;        /* it publishes nothing, whatever the configuration says */
+    bool is_client;                 /* it publishes nothing, whatever the configuration says */
 };
 
 /* CV_CONFIG (no tunnel, a target that cannot be read), CV_NO_MEMORY; nothing is held then. */

@@ -466,7 +466,8 @@ int cv_cli_demo(int argc, const char *const *argv)
     int exit_code;
     if (!cv_cli_parse(&cv_cli_demo_command, argc, argv, &demo.values, &parsed, &exit_code))
         return exit_code;
-    struct cv_status status = cv_cli_open_log(&demo.log, demo.values.log_level, "auto", NULL, NULL, NULL);
+    struct cv_status status =
+        cv_cli_open_log(&demo.log, demo.values.log_level, "auto", NULL, NULL, NULL);
     if (!cv_is_ok(status)) {
         cv_cli_complain(status.id, NULL);
         return CV_EXIT_FAILED;

@@ -110,7 +110,7 @@ void cv_tracer_free(struct cv_tracer **out)
     *out = NULL;
     if (!tracer)
         return;
-    for (unsigned i = 0; i < tracer->queue_count; i++)
+    for (unsigned i = 0; tracer->queues && i < tracer->queue_count; i++)
         free(tracer->queues[i].records);
     free(tracer->queues);
     free(tracer);
