@@ -169,6 +169,7 @@ static void established_names_are_taken(void **state)
     const char *const env[] = {
         "PORT=9000",
         "HOST=::",
+        "METRICS_PORT=9091",
         "WS_PATH=/ws",
         "WS_PING_INTERVAL=20000",
         "WS_MAX_FRAME_SIZE=2097152",
@@ -187,6 +188,7 @@ static void established_names_are_taken(void **state)
         NULL};
     assert_ok(load_relay(b, NULL, env, NULL, 0, false));
     assert_string_equal(b->relay->listen.items[0], "[::]:9000");
+    assert_string_equal(b->relay->metrics_listen, "0.0.0.0:9091");
     assert_string_equal(b->relay->ws_path, "/ws");
     assert_int_equal(b->relay->ws_ping_interval_ms, 20000);
     assert_int_equal(b->relay->ws_max_frame_bytes, 2097152);
@@ -201,6 +203,9 @@ static void established_names_are_taken(void **state)
     const char *const bad[] = {"PORT=99999", NULL};
     assert_status(load_relay(b, NULL, bad, NULL, 0, true), CV_CONFIG);
     assert_said(b, "PORT: listen must be a port");
+    const char *const bad_metrics[] = {"METRICS_PORT=x", NULL};
+    assert_status(load_relay(b, NULL, bad_metrics, NULL, 0, true), CV_CONFIG);
+    assert_said(b, "METRICS_PORT: metrics.listen must be a port");
     const char *const port[] = {"PORT=9001", NULL};
     assert_ok(load_relay(b, NULL, port, NULL, 0, true));
     assert_string_equal(b->relay->listen.items[0], "127.0.0.1:9001");

@@ -190,17 +190,38 @@ static bool listen_from_env(const struct cv_config_sources *sources, char *out, 
     return true;
 }
 
-/* The environment with one variable more; NULL without memory. */
-static const char **extend_env(const char *const *env, const char *more)
+/* METRICS_PORT, as deployments of services set it, stands for CULVERT_METRICS_LISTEN. */
+static bool metrics_from_env(const struct cv_config_sources *sources, char *out, size_t cap,
+                             struct cv_problems *problems)
+{
+    const char *port = cv_settings_getenv(sources->env, "METRICS_PORT");
+    uint64_t number = 0;
+    if (!port || cv_settings_getenv(sources->env, "CULVERT_METRICS_LISTEN"))
+        return false;
+    if (!cv_slice_to_u64(cv_slice_str(port), 65535, &number)) {
+        cv_problems_add(problems, "METRICS_PORT", 0, "metrics.listen", port,
+                        "must be a port, 0 to 65535");
+        return false;
+    }
+    (void)snprintf(out, cap, "CULVERT_METRICS_LISTEN=%s:%u",
+                   sources->is_dev ? "127.0.0.1" : "0.0.0.0", (unsigned)number);
+    return true;
+}
+
+/* The environment with up to two variables more, NULL: none; NULL without memory. */
+static const char **extend_env(const char *const *env, const char *first, const char *second)
 {
     size_t count = 0;
     while (env[count])
         count++;
-    const char **longer = calloc(count + 2, sizeof *longer);
+    const char **longer = calloc(count + 3, sizeof *longer);
     if (!longer)
         return NULL;
     memcpy(longer, env, count * sizeof *longer);
-    longer[count] = more;
+    if (first)
+        longer[count++] = first;
+    if (second)
+        longer[count] = second;
     return longer;
 }
 
@@ -208,12 +229,14 @@ struct cv_status cv_relay_config_load(const struct cv_config_sources *sources,
                                       struct cv_relay_config **config, struct cv_problems *problems)
 {
     size_t before = problems->count + problems->unlisted;
-    char listen[CV_HOST_MAX + 32];
+    char listen[CV_HOST_MAX + 32], metrics[64];
     struct cv_config_sources all = *sources;
     const char **env = NULL;
     *config = NULL;
-    if (listen_from_env(sources, listen, sizeof listen, problems)) {
-        env = extend_env(sources->env, listen);
+    bool has_listen = listen_from_env(sources, listen, sizeof listen, problems);
+    bool has_metrics = metrics_from_env(sources, metrics, sizeof metrics, problems);
+    if (has_listen || has_metrics) {
+        env = extend_env(sources->env, has_listen ? listen : NULL, has_metrics ? metrics : NULL);
         if (!env)
             return cv_status(CV_NO_MEMORY);
         all.env = env;

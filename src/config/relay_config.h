@@ -93,7 +93,7 @@
       "/etc/culvert/key.pem")                                                                      \
     X(metrics_listen, "metrics.listen", HOSTPORT, "", CV_ANY, NULL, 0,                             \
       "A listener of its own for liveness and metrics, without a token; there is none "            \
-      "unless set.",                                                                               \
+      "unless set. METRICS_PORT in the environment makes it that port of all addresses.",          \
       "127.0.0.1:9090")                                                                            \
     X(metrics_enabled, "metrics.enabled", BOOL, "true", CV_ANY, "METRICS_ENABLED", 0,              \
       "Count what happens, for `/metrics` and the management API.", "false")                       \
