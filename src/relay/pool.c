@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * Happy path: cv_pool_open takes an idle pipe, or opens a stream → on_stream_open → data →
- * cv_pipe_close(reusable) → a waiting request takes it, or it lies idle. Ways it fails: the agent
- * refuses (on_stream_refused, the word in the text says why); it closes the stream; the link ends
- * (cv_pool_end); the tunnel is taken over (cv_pool_end_tunnel); the queue is full.
+ * cv_pipe_close(reusable) → a waiting request takes it, or it lies idle. An agent that has as many
+ * streams as it takes refuses one more: its request waits for the end of another. Ways it fails:
+ * the agent refuses (on_stream_refused, the word in the text says why); it closes the stream; the
+ * link ends (cv_pool_end); the tunnel is taken over (cv_pool_end_tunnel); the queue is full.
  */
 #include "relay/pool.h"
 
@@ -16,7 +17,10 @@
 #include <string.h>
 #include <utlist.h>
 
-enum { POOL_IDLE_MS = 60000 };
+enum {
+    POOL_IDLE_MS = 60000,
+    POOL_LEARNT_MS = 60000, /* then the agent is asked for more again */
+};
 
 static const struct cv_stream_ops stream_ops;
 
@@ -127,29 +131,60 @@ static void on_stream_open(void *arg)
     pipe->ops->on_open(pipe->arg, false);
 }
 
-/* The first word of the refusal says what happened (docs/PROTOCOL.md). */
-static enum cv_status_id refusal(uint32_t reason, struct cv_slice text)
+/* The agent takes fewer streams than we would open: those that it has are its limit for a while.
+ * False: it has none, so that waiting for one to end were waiting for nothing. */
+static bool learn_limit(struct cv_pool *pool)
 {
-    struct cv_slice rest = text, word = cv_slice_split(&rest, ':');
-    if (cv_slice_is(word, "service-refused"))
-        return CV_SERVICE_REFUSED;
-    if (cv_slice_is(word, "service-timeout"))
-        return CV_SERVICE_TIMEOUT;
-    if (cv_slice_is(word, "service-unreachable"))
-        return CV_SERVICE_UNREACHABLE;
-    if (cv_slice_is(word, "agent-busy"))
-        return CV_CHANNEL_LIMIT;
-    if (cv_slice_is(word, "agent-stopping"))
-        return CV_AGENT_OFFLINE;
-    /* Foreign clients: OpenSSH answers with 2 and its own words. */
-    return reason == 4 ? CV_CHANNEL_LIMIT : CV_SERVICE_REFUSED;
+    size_t streams = cv_link_streams(pool->session->link);
+    if (streams == 0)
+        return false;
+    pool->learnt = streams;
+    pool->learnt_ms = cv_worker_now_ms(worker_of(pool));
+    return true;
+}
+
+static bool is_held_by_agent(const struct cv_pool *pool)
+{
+    return pool->learnt && cv_link_streams(pool->session->link) >= pool->learnt &&
+           cv_worker_now_ms(worker_of(pool)) - pool->learnt_ms < POOL_LEARNT_MS;
+}
+
+/* cv_limits_user_tag of whom it is for. */
+static uint64_t user_tag(const struct cv_pipe *pipe)
+{
+    uint64_t tag;
+    memcpy(&tag, pipe->consumer.bytes, sizeof tag);
+    return tag;
+}
+
+/* Its turn comes with serve_one. CV_QUEUE_FULL: there is no place, and it only looks as if it
+ * waited, for pipe_free. */
+static struct cv_status wait_in_queue(struct cv_pipe *pipe)
+{
+    struct cv_pool *pool = pipe->pool;
+    pipe_give_slot(pipe);
+    pipe->is_queued = !pipe->is_canary &&
+                      cv_limits_queue_enter(limits_of(pool), user_tag(pipe), pool->waiting.count,
+                                            cv_worker_now_ms(worker_of(pool)), &pipe->queuer);
+    enter(pipe, PIPE_WAITING);
+    if (!pipe->is_queued)
+        return cv_status(CV_QUEUE_FULL);
+    measure_queued(pool->session, pipe->priority);
+    return cv_ok();
 }
 
 static void on_stream_refused(void *arg, uint32_t reason, struct cv_slice text)
 {
     struct cv_pipe *pipe = arg;
+    struct cv_status why = cv_status(cv_upstream_refusal(reason, text));
     pipe->stream = NULL;
-    pipe_end(pipe, cv_status(refusal(reason, text)));
+    if (why.id == CV_CHANNEL_LIMIT && !pipe->is_canary && learn_limit(pipe->pool)) {
+        leave_list(pipe);
+        why = wait_in_queue(pipe);
+        if (cv_is_ok(why))
+            return; /* the end of any stream calls cv_pool_on_capacity */
+    }
+    pipe_end(pipe, why);
 }
 
 static void on_stream_data(void *arg, struct cv_slice data)
@@ -229,9 +264,10 @@ static struct cv_status try_open(struct cv_pipe *pipe)
     struct cv_pool *pool = pipe->pool;
     if (cv_link_is_detached(pool->session->link))
         return cv_status(CV_AGAIN);
-    struct cv_status status =
-        cv_stream_open(pool->session->link, CV_STREAM_FORWARDED, pipe->spec->name, pipe->port,
-                       pipe->correlation, &stream_ops, pipe, &pipe->stream);
+    struct cv_status status = cv_status(CV_CHANNEL_LIMIT);
+    if (!is_held_by_agent(pool))
+        status = cv_stream_open(pool->session->link, CV_STREAM_FORWARDED, pipe->spec->name,
+                                pipe->port, pipe->correlation, &stream_ops, pipe, &pipe->stream);
     if (status.id != CV_CHANNEL_LIMIT)
         return status;
     atomic_store_explicit(&pool->session->is_full, true, memory_order_relaxed);
@@ -379,14 +415,6 @@ void cv_pool_withdraw_tunnel(struct cv_pool *pool, const char *name)
 
 /* ---- what requests call ---- */
 
-/* cv_limits_user_tag of whom it is for. */
-static uint64_t user_tag(const struct cv_pipe *pipe)
-{
-    uint64_t tag;
-    memcpy(&tag, pipe->consumer.bytes, sizeof tag);
-    return tag;
-}
-
 struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
                               struct cv_gate *gate, uint32_t port,
                               const struct cv_upstream_wish *wish,
@@ -446,19 +474,14 @@ struct cv_status cv_pool_open(struct cv_pool *pool, struct cv_tunnel_spec *spec,
         *out = pipe;
         return status;
     }
-    pipe_give_slot(pipe); /* its turn comes with serve_one */
-    uint64_t now_ms = cv_worker_now_ms(worker_of(pool));
-    if (status.id == CV_AGAIN &&
-        (pipe->is_canary || !cv_limits_queue_enter(limits_of(pool), user_tag(pipe),
-                                                   pool->waiting.count, now_ms, &pipe->queuer)))
-        status = cv_status(CV_QUEUE_FULL);
-    enter(pipe, PIPE_WAITING);
-    if (status.id != CV_AGAIN) {
+    if (status.id == CV_AGAIN)
+        status = wait_in_queue(pipe);
+    else
+        enter(pipe, PIPE_WAITING);
+    if (!cv_is_ok(status)) {
         pipe_free(pipe);
         return status;
     }
-    pipe->is_queued = true;
-    measure_queued(pool->session, pipe->priority);
     cv_pool_look(pool); /* who waits in front may be held by another tunnel's limit */
     *out = pipe;
     return cv_ok();

@@ -28,7 +28,9 @@ struct cv_pool {
     struct cv_pipe *idle; /* the most recently used first */
     struct cv_pipe *active;
     struct cv_queue waiting;
-    uint64_t held_ms; /* for how long a request holds its stream, on average of late */
+    uint64_t held_ms;   /* for how long a request holds its stream, on average of late */
+    size_t learnt;      /* streams that the agent takes at once, as far as it has said; 0: … */
+    uint64_t learnt_ms; /* … and when */
     struct cv_timer idle_timer;
     struct cv_defer serve;
 };

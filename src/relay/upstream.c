@@ -89,3 +89,20 @@ void cv_upstream_close(struct cv_upstream *upstream, bool is_reusable)
     else
         cv_remote_close(remote_of(upstream), is_reusable);
 }
+
+enum cv_status_id cv_upstream_refusal(uint32_t reason, struct cv_slice text)
+{
+    struct cv_slice rest = text, word = cv_slice_split(&rest, ':');
+    if (cv_slice_is(word, "service-refused"))
+        return CV_SERVICE_REFUSED;
+    if (cv_slice_is(word, "service-timeout"))
+        return CV_SERVICE_TIMEOUT;
+    if (cv_slice_is(word, "service-unreachable"))
+        return CV_SERVICE_UNREACHABLE;
+    if (cv_slice_is(word, "agent-busy"))
+        return CV_CHANNEL_LIMIT;
+    if (cv_slice_is(word, "agent-stopping"))
+        return CV_AGENT_OFFLINE;
+    /* Foreign clients: OpenSSH answers with 2 and its own words. */
+    return reason == 4 ? CV_CHANNEL_LIMIT : CV_SERVICE_REFUSED;
+}

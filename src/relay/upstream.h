@@ -74,4 +74,7 @@ void cv_upstream_eof(struct cv_upstream *upstream);
  * callback comes after this call; the pointer is dead. */
 void cv_upstream_close(struct cv_upstream *upstream, bool is_reusable);
 
+/* What an agent means that refuses a stream: the first word of its text says (docs/PROTOCOL.md). */
+enum cv_status_id cv_upstream_refusal(uint32_t ssh_reason, struct cv_slice text);
+
 #endif

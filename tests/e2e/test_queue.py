@@ -217,6 +217,29 @@ def test_a_queue_is_its_users_over_all_of_his_links(slot, world):
         client.close()
 
 
+def test_an_agent_that_takes_fewer_streams_than_the_relay_would_open_is_waited_for(slot, world):
+    """Nobody fails because two programs were told different numbers."""
+    one = slot()
+    gate = Gate()
+    service = world.service(default=gate)
+    world.http(one.relay, service.port, name="narrow", env={"SSH_MAX_CHANNELS": "2"})
+    from client import Client
+    clients = []
+    for number in range(7):
+        client = Client(one.relay.port, timeout=60)
+        client.request("GET", f"/t/narrow/{number}", one.token)
+        clients.append(client)
+    one.wait_streams(7)
+    wait_for(lambda: len(gate.order) == 2, 20, "two at the service")
+    for served in range(3, 8):
+        gate.open()
+        wait_for(lambda n=served: len(gate.order) == n, 20, f"{served} at the service")
+    gate.open(2)
+    assert [client.response().status for client in clients] == [200] * 7
+    for client in clients:
+        client.close()
+
+
 def test_waiting_ends_in_503_with_its_place(slot):
     one = slot(more=", timers: {first_byte: 1s}")
     one.ask("first", Culvert_Timeout="60s")
