@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "config/agent_config.h"
 #include "config/state_dir.h"
+#include "flow/ration.h"
 #include "net/addr.h"
 #include "net/tls.h"
 #include "proto/http/http.h"
@@ -111,6 +112,10 @@ struct cv_status cv_access_init(struct cv_access *access, const struct cv_agent_
         status = join(&config->ssh_ciphers, &access->ciphers);
     if (cv_is_ok(status))
         status = set_known_hosts(access, state_dir, error);
+    if (cv_is_ok(status)) {
+        access->growth = cv_ration_new((size_t)config->link_growth_bytes, NULL);
+        status = cv_status(access->growth ? CV_OK : CV_NO_MEMORY);
+    }
     if (!cv_is_ok(status))
         cv_access_done(access);
     return status;
@@ -123,6 +128,7 @@ void cv_access_done(struct cv_access *access)
         cv_buf_wipe(&access->token_state->printed);
     free(access->token_state);
     free(access->ciphers);
+    cv_ration_unref(&access->growth);
     free(access->known_hosts);
     access->token_state = NULL;
     access->ciphers = NULL;
@@ -300,6 +306,7 @@ void cv_access_link_options(const struct cv_access *access, struct cv_link_optio
         .is_culvert = true,
         .ciphers = access->ciphers,
         .replay_bytes = (size_t)c->link_replay_bytes,
+        .ration = access->growth,
         CV_LINK_SETTINGS(c),
     };
 }

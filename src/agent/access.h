@@ -32,6 +32,7 @@ struct cv_access {
     struct cv_access_token_state *token_state;
     struct cv_tls_client *tls; /* NULL: plain, loopback only */
     char *ciphers;             /* comma-separated */
+    struct cv_ration *growth;  /* of the links to this relay */
     char *known_hosts;         /* path */
     const char *fingerprint;   /* the host key it must have; NULL or "" for known_hosts */
     unsigned priority;         /* lower is preferred */
@@ -92,7 +93,8 @@ void cv_access_dialed_hash(const struct cv_access *access, uint8_t out[32]);
 struct cv_status cv_access_check_host_key(const struct cv_access *access, struct cv_slice blob,
                                           const char *fingerprint, struct cv_error *error);
 
-/* The settings of a link, from the configuration. `ciphers` is borrowed from `access`. */
+/* The settings of a link, from the configuration. `ciphers` and `ration` are borrowed from
+ * `access`. */
 void cv_access_link_options(const struct cv_access *access, struct cv_link_options *options);
 
 #endif

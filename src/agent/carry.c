@@ -147,9 +147,8 @@ static void on_dialed(void *arg, const struct cv_dial_result *result)
         refuse(carry, result->status, result->error->detail);
         return;
     }
-    size_t window = (size_t)carry->agent->config->ssh_window_bytes;
-    struct cv_status status = cv_splice_new(result->conn, carry->stream, true, window,
-                                            on_splice_end, carry, &carry->splice);
+    struct cv_status status =
+        cv_splice_new(result->conn, carry->stream, true, on_splice_end, carry, &carry->splice);
     if (cv_is_ok(status)) {
         carry->stream = NULL;
         return;

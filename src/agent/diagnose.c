@@ -10,6 +10,7 @@
 #include "agent/dialer.h"
 #include "base/digest.h"
 #include "config/agent_config.h"
+#include "transport/link_settings.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -241,7 +242,7 @@ struct cv_status cv_diagnose_new(struct cv_worker *worker,
     *d = (struct cv_diagnose){.worker = worker, .options = *options, .ops = ops, .arg = arg};
     d->sent = malloc(DIAGNOSE_DATA_BYTES);
     d->received = malloc(DIAGNOSE_DATA_BYTES);
-    cv_buf_init(&d->echo, (size_t)options->access->config->ssh_window_bytes + 64 * 1024);
+    cv_buf_init(&d->echo, CV_LINK_WINDOW_MAX(options->access->config) + 64 * 1024);
     cv_timer_init(&d->timer, on_timeout, d);
     cv_defer_init(&d->next, on_first, d);
     struct cv_status status = d->sent && d->received

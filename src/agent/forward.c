@@ -19,6 +19,7 @@
 #include "net/worker.h"
 #include "telemetry/log.h"
 #include "transport/link.h"
+#include "transport/link_settings.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -124,9 +125,7 @@ static const struct cv_conn_ops waiting_ops = {.on_data = on_conn_data,
 static void on_open(void *arg)
 {
     struct caller *caller = arg;
-    struct cv_forward *forward = caller->forward;
-    size_t window = (size_t)forward->options.accesses->config->ssh_window_bytes;
-    if (!cv_is_ok(cv_splice_new(caller->conn, caller->stream, false, window, on_splice_end, caller,
+    if (!cv_is_ok(cv_splice_new(caller->conn, caller->stream, false, on_splice_end, caller,
                                 &caller->splice)))
         cut(caller);
     else
@@ -404,7 +403,7 @@ static struct cv_status start(struct cv_forward *forward, struct cv_error *error
                                         .tunnel = forward->tunnel,
                                         .queue_size = config->forward_queue_size,
                                         .wait_ms = config->forward_wait_ms,
-                                        .window_bytes = (size_t)config->ssh_window_bytes};
+                                        .window_bytes = CV_LINK_WINDOW_MAX(config)};
     return forward_http_new(forward->worker, &http, &forward->http);
 }
 

@@ -223,8 +223,7 @@ static const struct cv_stream_ops stream_ops = {
 /* ---- life ---- */
 
 struct cv_status cv_splice_new(struct cv_conn *conn, struct cv_stream *stream, bool is_accepting,
-                               size_t window_bytes, cv_splice_on_end *on_end, void *arg,
-                               struct cv_splice **out)
+                               cv_splice_on_end *on_end, void *arg, struct cv_splice **out)
 {
     struct cv_splice *s = calloc(1, sizeof *s);
     *out = NULL;
@@ -233,7 +232,7 @@ struct cv_status cv_splice_new(struct cv_conn *conn, struct cv_stream *stream, b
     *s = (struct cv_splice){
         .conn = conn, .stream = stream, .is_cancel = is_accepting, .on_end = on_end, .arg = arg};
     cv_buf_init(&s->held, HELD_MAX);
-    cv_conn_set_marks(conn, OUT_LOW, OUT_HIGH, OUT_HIGH + window_bytes);
+    cv_conn_set_marks(conn, OUT_LOW, OUT_HIGH, OUT_HIGH + cv_stream_window_max(stream));
     cv_conn_set_ops(conn, &conn_ops, s);
     if (is_accepting)
         cv_stream_accept(stream, &stream_ops, s);

@@ -31,11 +31,10 @@ struct cv_splice_end {
 typedef void cv_splice_on_end(void *arg, const struct cv_splice_end *end);
 
 /* Ties `conn` (open; reading may be paused) to `stream`, which is accepted by this call when
- * `is_accepting`, or is one of ours that was just confirmed. `window_bytes` is the stream's receive
- * window. CV_NO_MEMORY: both stay with the caller. */
+ * `is_accepting`, or is one of ours that was just confirmed. CV_NO_MEMORY: both stay with the
+ * caller. */
 struct cv_status cv_splice_new(struct cv_conn *conn, struct cv_stream *stream, bool is_accepting,
-                               size_t window_bytes, cv_splice_on_end *on_end, void *arg,
-                               struct cv_splice **splice);
+                               cv_splice_on_end *on_end, void *arg, struct cv_splice **splice);
 
 /* Breaks both sides; on_end follows, perhaps from inside this call. */
 void cv_splice_close(struct cv_splice *splice);

@@ -135,6 +135,9 @@
       "curve25519-sha256")                                                                         \
     X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0,   \
       "Receive window of a stream: what may wait for a slow service.", "4MiB")                     \
+    X(ssh_window_max_bytes, "ssh.window_max", SIZE, "16MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0, \
+      "As far as the window of a stream grows that is read as fast as a long path needs it; not"   \
+      " above ssh.window: it never grows.", "32MiB")                                               \
     X(ssh_handshake_timeout_ms, "ssh.handshake_timeout", DURATION, "20s",                          \
       CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, CV_SETTING_TOLD | CV_SETTING_NEXT,                                           \
       "The key exchange and login must be done in this time.", "10s")                              \
@@ -152,6 +155,11 @@
       "2")                                                                                         \
     X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
       NULL, CV_SETTING_TOLD | CV_SETTING_NEXT, "What is kept of a link until the other side has acknowledged it.", "8MiB")         \
+    X(link_replay_max_bytes, "link.replay_max", SIZE, "16MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB), NULL, 0, \
+      "As far as that grows on a path on which more is under way.", "32MiB")                       \
+    X(link_growth_bytes, "link.growth_bytes", SIZE, "64MiB", CV_RANGE(0, 64 * CV_GIB), NULL, 0,    \
+      "How much the windows and replay buffers of all links to a relay may grow, together, beyond" \
+      " ssh.window and link.replay_bytes.", "256MiB")                                              \
     X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \
       NULL, CV_SETTING_TOLD | CV_SETTING_NEXT,                                                                                     \
       "A link whose connection was lost is kept so long, with the connections to services on it;"  \

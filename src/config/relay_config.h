@@ -180,6 +180,9 @@
       "curve25519-sha256")                                                                         \
     X(ssh_window_bytes, "ssh.window", SIZE, "2MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, CV_SETTING_RUNTIME, \
       "Receive window of a stream: what may wait for a slow reader.", "4MiB")                      \
+    X(ssh_window_max_bytes, "ssh.window_max", SIZE, "16MiB", CV_RANGE(32 * CV_KIB, 64 * CV_MIB), NULL, 0, \
+      "As far as the window of a stream grows that is read as fast as a long path needs it; not"   \
+      " above ssh.window: it never grows.", "32MiB")                                               \
     X(ssh_handshake_timeout_ms, "ssh.handshake_timeout", DURATION, "20s",                          \
       CV_RANGE(1 * CV_SECONDS, 2 * CV_MINUTES), NULL, CV_SETTING_RUNTIME,                          \
       "The key exchange and login must be done in this time.", "10s")                              \
@@ -193,6 +196,8 @@
       "WS_MAX_FRAME_SIZE", CV_SETTING_RUNTIME, "Larger frames are refused with close code 1009.", "256KiB") \
     X(link_replay_bytes, "link.replay_bytes", SIZE, "4MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB),   \
       NULL, CV_SETTING_RUNTIME, "What is kept of a link until the other side has acknowledged it.", "8MiB") \
+    X(link_replay_max_bytes, "link.replay_max", SIZE, "16MiB", CV_RANGE(256 * CV_KIB, 64 * CV_MIB), NULL, 0, \
+      "As far as that grows on a path on which more is under way.", "32MiB")                       \
     X(link_resume_window_ms, "link.resume_window", DURATION, "60s", CV_RANGE(0, 1 * CV_HOURS),     \
       NULL, CV_SETTING_RUNTIME,                                                                    \
       "A link whose connection was lost waits so long for its agent before everything on it ends;" \
@@ -296,6 +301,13 @@
       "What is kept for all links of a user until their agents have acknowledged it; each link has" \
       " its share.",                                                                               \
       "256MiB")                                                                                    \
+    X(limits_user_growth_bytes, "limits.user_growth_bytes", SIZE, "64MiB",                         \
+      CV_RANGE(0, 64 * CV_GIB), NULL, 0,                                                           \
+      "How much the windows and replay buffers of all links of a user may grow, together, beyond"  \
+      " ssh.window and link.replay_bytes.",                                                        \
+      "256MiB")                                                                                    \
+    X(limits_growth_bytes, "limits.growth_bytes", SIZE, "512MiB", CV_RANGE(0, 64 * CV_GIB), NULL,  \
+      0, "The same, of all users together; 0: none ever grows.", "2GiB")                           \
     X(tiers, "tiers", RECORDS, "", .record = &cv_tier_schema, NULL, CV_SETTING_LIVE,               \
       "Further tiers; one named free, premium or enterprise stands in for the settings above.",    \
       "")                                                                                          \

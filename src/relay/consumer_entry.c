@@ -11,14 +11,22 @@
 #include "relay/revocation.h"
 #include "telemetry/log.h"
 #include "transport/link.h"
+#include "transport/link_settings.h"
 
 #include <unistd.h>
 #include <utlist.h>
 
-/* The answer buffer must hold what a stream's window may bring. */
+/* What a stream's window may bring at once. */
+static size_t window_of(const struct cv_relay *relay)
+{
+    const struct cv_relay_config *c = relay->config;
+    return CV_LINK_WINDOW_MAX(c);
+}
+
+/* The answer buffer must hold it, in chunks of a byte at worst. */
 static size_t out_cap(const struct cv_relay *relay)
 {
-    return (size_t)relay->config->ssh_window_bytes * 2 + CONSUMER_IN_MAX;
+    return window_of(relay) * 2 + CONSUMER_IN_MAX;
 }
 
 /* A connection from `peer` whose request is still to come; NULL without memory. */
@@ -150,7 +158,7 @@ void cv_consumer_accept_stream(struct cv_relay_worker *worker, struct cv_stream 
     }
     c->owner = cv_identity_ref(identity);
     c->is_between = true;
-    c->in.cap += worker->relay->config->ssh_window_bytes; /* comes whether or not we are paused */
+    c->in.cap += window_of(worker->relay); /* comes whether or not we are paused */
     (void)cv_slice_to_str(cv_slice_str(name), c->tunnel, sizeof c->tunnel);
     cv_port_open_stream(&c->port, worker->worker, stream, out_cap(worker->relay),
                         &consumer_port_ops, c);

@@ -1,67 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-#include "relay/registry.h"
+/* The default hash falls through its cases, which clang's -Wimplicit-fallthrough refuses. */
+#define HASH_FUNCTION(key, len, hash) HASH_OAT(key, len, hash)
+#include <uthash.h>
+
+#include "relay/registry_private.h"
 
 #include "relay/recall.h"
 #include "relay/session.h"
 
 #include <pthread.h>
 #include <stdlib.h>
-/* The default hash falls through its cases, which clang's -Wimplicit-fallthrough refuses. */
-#define HASH_FUNCTION(key, len, hash) HASH_OAT(key, len, hash)
-#include <uthash.h>
-#include <utlist.h>
 
 enum {
     REGISTRY_REMEMBER_MS = 24 * 3600 * 1000,
     REGISTRY_NAMES_PER_USER_MAX = 256,
     FULL_COST = 1 << 20,        /* more than any load */
     UNREACHABLE_COST = 1 << 24, /* more than that */
-};
-
-/* One session that publishes a name. */
-struct publisher {
-    struct cv_session *session; /* a reference */
-    uint32_t port;
-};
-
-/* A name of a user. Without publishers it is only remembered, with its spec where that is shared.
- */
-struct entry {
-    char name[CV_TUNNEL_NAME_MAX + 1];
-    struct cv_tunnel_spec *spec;
-    struct cv_gate *gate; /* a reference */
-    struct publisher *publishers;
-    size_t count;
-    uint64_t gone_ms; /* since when there is no publisher */
-    UT_hash_handle hh;
-};
-
-struct user {
-    struct cv_user_key key;
-    struct entry *entries;
-    size_t links;                    /* whether or not they publish something */
-    unsigned class;                  /* with links: what it is counted as */
-    struct link_entry *link_entries; /* utlist DL: those that can be resumed */
-    UT_hash_handle hh;
-};
-
-/* A link that may be resumed. */
-struct link_entry {
-    uint8_t id[CV_SESSION_LINK_ID_LEN];
-    struct cv_session *session; /* a reference */
-    struct link_entry *prev, *next;
-    UT_hash_handle hh;
-};
-
-struct cv_registry {
-    pthread_rwlock_t lock;
-    struct user *users;
-    struct link_entry *links;
-    size_t published; /* names with a publisher */
-    atomic_uint additions;
-    const struct cv_recall *recall;
-    int64_t recall_s;                     /* Unix time when the clock stood at 0 */
-    size_t users_of[CV_REGISTRY_CLASSES]; /* with links */
 };
 
 struct cv_status cv_registry_new(struct cv_registry **out)
@@ -89,26 +43,10 @@ static void entry_free(struct user *user, struct entry *entry)
     free(entry);
 }
 
-static struct user *find_user(const struct cv_registry *registry, const struct cv_user_key *key)
-{
-    struct user *user;
-    HASH_FIND(hh, registry->users, key, sizeof *key, user);
-    return user;
-}
-
-static void link_entry_free(struct cv_registry *registry, struct link_entry *link)
-{
-    struct user *user = find_user(registry, cv_session_user_key(link->session));
-    if (user)
-        DL_DELETE(user->link_entries, link);
-    HASH_DEL(registry->links, link);
-    cv_session_unref(&link->session);
-    free(link);
-}
-
 static void user_free(struct cv_registry *registry, struct user *user)
 {
     HASH_DEL(registry->users, user);
+    cv_ration_unref(&user->ration);
     free(user);
 }
 
@@ -118,7 +56,7 @@ void cv_registry_free(struct cv_registry **registry)
         return;
     struct link_entry *link, *next_link;
     HASH_ITER(hh, (*registry)->links, link, next_link)
-    link_entry_free(*registry, link);
+    registry_link_free(*registry, link);
     struct user *user, *next_user;
     HASH_ITER(hh, (*registry)->users, user, next_user)
     {
@@ -174,7 +112,7 @@ struct cv_status cv_registry_find(struct cv_registry *registry, const struct cv_
     *route = (struct cv_route){0};
     enum cv_status_id status = CV_NO_TUNNEL;
     (void)pthread_rwlock_rdlock(&registry->lock);
-    const struct entry *entry = find_entry(find_user(registry, user), name);
+    const struct entry *entry = find_entry(registry_find_user(registry, user), name);
     if (guest && entry && (!entry->spec || !cv_share_admits(&entry->spec->share, guest)))
         entry = NULL;
     if (entry && entry->count) {
@@ -201,7 +139,7 @@ bool cv_registry_any_other(struct cv_registry *registry, const struct cv_user_ke
 {
     bool is_found = false;
     (void)pthread_rwlock_rdlock(&registry->lock);
-    const struct entry *entry = find_entry(find_user(registry, user), name);
+    const struct entry *entry = find_entry(registry_find_user(registry, user), name);
     for (size_t i = 0; entry && i < entry->count && !is_found; i++)
         is_found = entry->publishers[i].session != session && look(entry->publishers[i].session);
     (void)pthread_rwlock_unlock(&registry->lock);
@@ -229,7 +167,7 @@ static void remove_publisher(struct cv_registry *registry, struct entry *entry, 
 
 static struct user *obtain_user(struct cv_registry *registry, const struct cv_user_key *key)
 {
-    struct user *user = find_user(registry, key);
+    struct user *user = registry_find_user(registry, key);
     if (user)
         return user;
     user = calloc(1, sizeof *user);
@@ -348,7 +286,7 @@ size_t cv_registry_users(struct cv_registry *registry, unsigned class)
 void cv_registry_leave(struct cv_registry *registry, const struct cv_user_key *key)
 {
     (void)pthread_rwlock_wrlock(&registry->lock);
-    struct user *user = find_user(registry, key);
+    struct user *user = registry_find_user(registry, key);
     if (user && user->links) {
         if (--user->links == 0)
             registry->users_of[user->class]--;
@@ -361,7 +299,7 @@ void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key
                           struct cv_session *session, struct cv_slice name, uint64_t now_ms)
 {
     (void)pthread_rwlock_wrlock(&registry->lock);
-    struct user *user = find_user(registry, key);
+    struct user *user = registry_find_user(registry, key);
     struct entry *entry, *next;
     if (user)
         HASH_ITER(hh, user->entries, entry, next)
@@ -372,46 +310,6 @@ void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key
                 if (entry->publishers[i].session == session)
                     remove_publisher(registry, entry, i, now_ms);
         }
-    (void)pthread_rwlock_unlock(&registry->lock);
-}
-
-struct cv_status cv_registry_add_link(struct cv_registry *registry, struct cv_session *session)
-{
-    struct link_entry *link = calloc(1, sizeof *link);
-    if (!link)
-        return cv_status(CV_NO_MEMORY);
-    memcpy(link->id, cv_session_link_id(session), sizeof link->id);
-    link->session = cv_session_ref(session);
-    (void)pthread_rwlock_wrlock(&registry->lock);
-    struct user *user = find_user(registry, cv_session_user_key(session));
-    if (user)
-        DL_APPEND(user->link_entries, link);
-    HASH_ADD(hh, registry->links, id, sizeof link->id, link);
-    (void)pthread_rwlock_unlock(&registry->lock);
-    return cv_ok();
-}
-
-static struct link_entry *find_link(const struct cv_registry *registry, const uint8_t *id)
-{
-    struct link_entry *link;
-    HASH_FIND(hh, registry->links, id, CV_SESSION_LINK_ID_LEN, link);
-    return link;
-}
-
-bool cv_registry_has_link(struct cv_registry *registry, const uint8_t *link_id)
-{
-    (void)pthread_rwlock_rdlock(&registry->lock);
-    bool has = find_link(registry, link_id) != NULL;
-    (void)pthread_rwlock_unlock(&registry->lock);
-    return has;
-}
-
-void cv_registry_remove_link(struct cv_registry *registry, const struct cv_session *session)
-{
-    (void)pthread_rwlock_wrlock(&registry->lock);
-    struct link_entry *link = find_link(registry, cv_session_link_id(session));
-    if (link && link->session == session)
-        link_entry_free(registry, link);
     (void)pthread_rwlock_unlock(&registry->lock);
 }
 
@@ -438,7 +336,7 @@ void cv_registry_each(struct cv_registry *registry, const struct cv_user_key *ke
                       void (*each)(void *arg, const struct cv_registry_tunnel *tunnel), void *arg)
 {
     (void)pthread_rwlock_rdlock(&registry->lock);
-    const struct user *one = key ? find_user(registry, key) : NULL;
+    const struct user *one = key ? registry_find_user(registry, key) : NULL;
     if (one)
         each_of(one, each, arg);
     for (const struct user *user = key ? NULL : registry->users; user; user = user->hh.next)
@@ -446,44 +344,12 @@ void cv_registry_each(struct cv_registry *registry, const struct cv_user_key *ke
     (void)pthread_rwlock_unlock(&registry->lock);
 }
 
-struct cv_session *cv_registry_find_link(struct cv_registry *registry,
-                                         const struct cv_user_key *user, const uint8_t *link_id)
-{
-    struct cv_session *session = NULL;
-    (void)pthread_rwlock_rdlock(&registry->lock);
-    struct link_entry *link = find_link(registry, link_id);
-    if (link && (!user || memcmp(cv_session_user_key(link->session), user, sizeof *user) == 0))
-        session = cv_session_ref(link->session);
-    (void)pthread_rwlock_unlock(&registry->lock);
-    return session;
-}
-
-struct cv_session *cv_registry_longest_detached(struct cv_registry *registry,
-                                                const struct cv_user_key *key)
-{
-    struct cv_session *found = NULL;
-    uint64_t since_ms = UINT64_MAX;
-    (void)pthread_rwlock_rdlock(&registry->lock);
-    const struct user *user = find_user(registry, key);
-    for (struct link_entry *l = user ? user->link_entries : NULL; l; l = l->next) {
-        uint64_t since = cv_session_detached_since_ms(l->session);
-        if (since && since < since_ms) {
-            since_ms = since;
-            found = l->session;
-        }
-    }
-    if (found)
-        (void)cv_session_ref(found);
-    (void)pthread_rwlock_unlock(&registry->lock);
-    return found;
-}
-
 bool cv_registry_has(struct cv_registry *registry, const struct cv_user_key *key,
                      const struct cv_session *session, struct cv_slice name)
 {
     bool has = false;
     (void)pthread_rwlock_rdlock(&registry->lock);
-    const struct entry *entry = find_entry(find_user(registry, key), name);
+    const struct entry *entry = find_entry(registry_find_user(registry, key), name);
     for (size_t i = 0; entry && i < entry->count; i++)
         has |= entry->publishers[i].session == session;
     (void)pthread_rwlock_unlock(&registry->lock);
@@ -496,7 +362,7 @@ size_t cv_registry_user_sessions(struct cv_registry *registry, const struct cv_u
     const struct cv_session *seen[256];
     size_t count = 0;
     (void)pthread_rwlock_rdlock(&registry->lock);
-    const struct user *user = find_user(registry, key);
+    const struct user *user = registry_find_user(registry, key);
     if (user)
         for (const struct entry *e = user->entries; e; e = e->hh.next)
             for (size_t i = 0; i < e->count && count < 256; i++) {
@@ -523,7 +389,7 @@ void cv_registry_each_gate(struct cv_registry *registry, const struct cv_user_ke
                            void (*each)(void *arg, const struct cv_gate_view *view), void *arg)
 {
     (void)pthread_rwlock_rdlock(&registry->lock);
-    const struct user *user = key ? find_user(registry, key) : registry->users;
+    const struct user *user = key ? registry_find_user(registry, key) : registry->users;
     for (; user; user = key ? NULL : user->hh.next)
         each_gate_of(user, each, arg);
     (void)pthread_rwlock_unlock(&registry->lock);
@@ -533,7 +399,7 @@ struct cv_gate *cv_registry_gate(struct cv_registry *registry, const struct cv_u
                                  struct cv_slice name)
 {
     (void)pthread_rwlock_rdlock(&registry->lock);
-    struct entry *entry = find_entry(find_user(registry, key), name);
+    struct entry *entry = find_entry(registry_find_user(registry, key), name);
     struct cv_gate *gate = entry ? cv_gate_ref(entry->gate) : NULL;
     (void)pthread_rwlock_unlock(&registry->lock);
     return gate;
@@ -543,7 +409,7 @@ bool cv_registry_reset_gate(struct cv_registry *registry, const struct cv_user_k
                             struct cv_slice name)
 {
     (void)pthread_rwlock_rdlock(&registry->lock);
-    struct entry *entry = find_entry(find_user(registry, key), name);
+    struct entry *entry = find_entry(registry_find_user(registry, key), name);
     if (entry)
         cv_breaker_reset(&entry->gate->breaker);
     (void)pthread_rwlock_unlock(&registry->lock);

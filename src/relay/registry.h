@@ -11,6 +11,7 @@
 
 #include "flow/breaker.h"
 #include "flow/pulse.h"
+#include "flow/ration.h"
 #include "relay/slots.h"
 #include "relay/tunnel.h"
 
@@ -85,6 +86,11 @@ void cv_registry_leave(struct cv_registry *registry, const struct cv_user_key *u
 /* Takes one name (or, with empty name, all) of a session back. */
 void cv_registry_withdraw(struct cv_registry *registry, const struct cv_user_key *user,
                           struct cv_session *session, struct cv_slice name, uint64_t now_ms);
+
+/* What the links of `user` may grow by: a reference to the one ration of all of them, which is made
+ * of `max` bytes out of `above` when the user has none. NULL without memory. */
+struct cv_ration *cv_registry_ration(struct cv_registry *registry, const struct cv_user_key *user,
+                                     size_t max, struct cv_ration *above);
 
 /* Makes a link findable by its id, and not any more. CV_NO_MEMORY. */
 struct cv_status cv_registry_add_link(struct cv_registry *registry, struct cv_session *session);

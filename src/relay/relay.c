@@ -266,6 +266,7 @@ static void relay_free(struct cv_relay *relay)
     cv_metrics_free(&relay->metrics);
     cv_recall_free(&relay->recall);
     cv_limits_free(&relay->limits);
+    cv_ration_unref(&relay->growth);
     cv_revocations_free(&relay->revocations);
     cv_relay_config_free(&relay->patched[0]);
     cv_relay_config_free(&relay->patched[1]);
@@ -289,6 +290,9 @@ static struct cv_status open_all(struct cv_relay *relay, const struct cv_relay_o
     cv_log_set_instance(relay->log, relay->instance);
     CV_RETURN_IF_ERROR(cv_registry_new(&relay->registry));
     CV_RETURN_IF_ERROR(cv_limits_new(config, &relay->limits));
+    relay->growth = cv_ration_new((size_t)config->limits_growth_bytes, NULL);
+    if (!relay->growth)
+        return cv_status(CV_NO_MEMORY);
     CV_RETURN_IF_ERROR(open_policy(relay, error));
     CV_RETURN_IF_ERROR(open_keys(relay, state_dir, error));
     CV_RETURN_IF_ERROR(open_host_key(relay, state_dir, error));

@@ -68,6 +68,7 @@ struct cv_relay {
     struct cv_relay_tracing *tracing; /* NULL: no spans are sent */
     struct cv_registry *registry;
     struct cv_limits *limits;
+    struct cv_ration *growth;                                   /* of all users */
     struct cv_metrics *metrics;                                 /* NULL: nothing is counted */
     atomic_uint_least64_t breaker_openings, breaker_rejections; /* since the start */
     struct cv_revocations *revocations;

@@ -385,10 +385,14 @@ struct cv_status cv_session_accept(struct cv_relay_worker *worker, struct cv_con
         link_options(worker->relay, cv_limits_tier(worker->relay->limits, identity)->links,
                      is_culvert, link_id, worker->metrics);
     struct cv_addr peer = *cv_conn_peer_addr(conn);
+    options.ration = cv_registry_ration(worker->relay->registry, &session->user_key,
+                                        (size_t)worker->relay->config->limits_user_growth_bytes,
+                                        worker->relay->growth);
     struct cv_status status = cv_registry_add_link(worker->relay->registry, session);
     if (cv_is_ok(status))
         status = cv_link_new(worker->worker, conn, &options, early, &link_ops, session,
                              worker->relay->log, &session->link);
+    cv_ration_unref(&options.ration);
     if (!cv_is_ok(status)) {
         cv_registry_remove_link(worker->relay->registry, session);
         cv_session_unref(&session);

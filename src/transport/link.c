@@ -40,14 +40,19 @@ static void on_state(void *arg, const char *machine, const char *from, const cha
 
 /* ---- output ---- */
 
-/* SSH may encrypt as much as keeps LINK_BACKLOG in front of the socket, within the replay cap. */
+/* SSH may encrypt as much as keeps a backlog in front of the socket, within the replay cap. */
 void link_set_room(struct cv_link *link)
 {
     size_t unframed = cv_link_seq_unframed(&link->seq).len;
     size_t backlog = unframed + (link->conn ? cv_buf_len(cv_conn_out(link->conn)) : 0);
-    size_t room = LINK_SSH_RESERVE + (backlog < LINK_BACKLOG ? LINK_BACKLOG - backlog : 0);
+    size_t most = link_size_backlog(link);
+    size_t room = LINK_SSH_RESERVE + (backlog < most ? most - backlog : 0);
     size_t cap = cv_buf_len(&link->seq.replay) + room;
-    link->seq.replay.cap = cap < link->options.replay_bytes ? cap : link->options.replay_bytes;
+    link->seq.replay.cap = cap;
+    if (cap > link->replay.bytes) {
+        link->seq.replay.cap = link->replay.bytes;
+        link->was_full = true;
+    }
     if (link->seq.replay.cap < cv_buf_len(&link->seq.replay))
         link->seq.replay.cap = cv_buf_len(&link->seq.replay);
 }
@@ -64,6 +69,11 @@ static void frame_output(struct cv_link *link, bool is_last)
             break;
         if (rest.len > LINK_FRAME_BYTES)
             rest.len = LINK_FRAME_BYTES;
+        size_t may = is_last ? rest.len : link_size_may_frame(link);
+        if (rest.len > may)
+            rest.len = may;
+        if (rest.len == 0)
+            break;
         if (!cv_is_ok(cv_ws_send(link->ws, out, CV_WS_BINARY, CV_WS_FIN, rest)))
             break;
         cv_link_seq_framed(&link->seq, rest.len, now_ms);
@@ -91,13 +101,8 @@ static void acknowledge(struct cv_link *link)
 {
     if (!cv_link_seq_ack_is_due(&link->seq, cv_worker_now_ms(link->worker)))
         return;
-    struct cv_buf text;
-    cv_buf_init(&text, 128);
-    if (cv_is_ok(cv_link_ack_encode(link->seq.received, &text))) {
-        (void)cv_link_seq_take_ack(&link->seq);
-        link_send_text(link, cv_buf_slice(&text));
-    }
-    cv_buf_done(&text);
+    char text[CV_LINK_ACK_TEXT_MAX];
+    link_send_text(link, cv_link_ack_encode(cv_link_seq_take_ack(&link->seq), text));
 }
 
 struct cv_status cv_link_control_send(struct cv_link *link, const struct cv_link_control *control)
@@ -131,7 +136,7 @@ static void say_goodbye(struct cv_link *link)
     cv_conn_disown(conn);
     const char *text = link->error.detail[0] ? link->error.detail : cv_status_text(link->why.id);
     if (link->ssh) {
-        link->seq.replay.cap = link->options.replay_bytes + 65536;
+        link->seq.replay.cap = link->replay.bytes + 65536;
         cv_ssh_disconnect(link->ssh, (uint32_t)cv_status_ssh_disconnect(link->why.id), text);
         link->conn = conn;
         frame_output(link, true);
@@ -151,6 +156,7 @@ static void link_free(struct cv_link *link)
     cv_ssh_free(&link->ssh);
     cv_ws_free(&link->ws);
     cv_link_seq_done(&link->seq);
+    link_size_done(link);
     cv_buf_done(&link->held);
     cv_buf_wipe(&link->text);
     cv_wipe(link->secret, sizeof link->secret);
@@ -226,6 +232,14 @@ void cv_link_close(struct cv_link *link, struct cv_status why, const char *messa
 
 /* ---- input ---- */
 
+static struct cv_status take_ack(struct cv_link *link, uint64_t received)
+{
+    uint64_t before = link->seq.acked;
+    CV_RETURN_IF_ERROR(cv_link_seq_acked(&link->seq, received, cv_worker_now_ms(link->worker)));
+    link_size_on_ack(link, (size_t)(link->seq.acked - before));
+    return cv_ok();
+}
+
 static void take_control(struct cv_link *link, struct cv_slice text)
 {
     struct cv_link_control control;
@@ -233,7 +247,7 @@ static void take_control(struct cv_link *link, struct cv_slice text)
     if (status.id == CV_AGAIN)
         return;
     if (cv_is_ok(status) && control.type == CV_LINK_ACK)
-        status = cv_link_seq_acked(&link->seq, control.received, cv_worker_now_ms(link->worker));
+        status = take_ack(link, control.received);
     else if (cv_is_ok(status) && link->ops->on_control)
         link->ops->on_control(link->arg, &control);
     cv_wipe(control.token, sizeof control.token);
@@ -377,7 +391,6 @@ static struct cv_status make_engines(struct cv_link *link)
 void link_adopt(struct cv_link *link, struct cv_conn *conn, struct cv_slice early)
 {
     uint64_t now_ms = cv_worker_now_ms(link->worker);
-    cv_conn_set_marks(conn, LINK_OUT_LOW, LINK_OUT_HIGH, LINK_OUT_CAP);
     cv_conn_set_notsent_lowat(conn, 128 * 1024);
     cv_conn_set_user_timeout(conn, link->options.ping_interval_ms + link->options.pong_timeout_ms);
     cv_conn_set_ops(conn, &conn_ops, link);
@@ -386,6 +399,7 @@ void link_adopt(struct cv_link *link, struct cv_conn *conn, struct cv_slice earl
     link->taken = 0;
     link->taken_ms = now_ms;
     link->ping_sent_ms = 0;
+    link_size_restart(link);
     link_touch(link);
     if (!early.len)
         return;
@@ -416,9 +430,8 @@ struct cv_status cv_link_new(struct cv_worker *worker, struct cv_conn *conn,
                              .state = {.def = &cv_link_states, .on_change = on_state}};
     link->state.arg = link;
     cv_link_seq_init(&link->seq, options->is_culvert, options->replay_bytes);
-    /* Beyond what all windows hold there are only control messages. */
-    cv_buf_init(&link->held,
-                (size_t)options->max_channels * options->window_bytes + CV_SSH_FEED_MAX);
+    link_size_init(link);
+    cv_buf_init(&link->held, link_size_held(link));
     cv_buf_init(&link->text, CV_LINK_CONTROL_MAX);
     cv_timer_init(&link->timer, link_on_timer, link);
     cv_defer_init(&link->service, on_service, link);

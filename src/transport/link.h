@@ -7,10 +7,11 @@
  * on the worker that made it. Callbacks never run inside a call from above: what a call causes is
  * reported later in the same loop turn.
  *
- * Backpressure: cv_stream_write takes what the peer's window and LINK_BACKLOG allow; on_writable
- * comes when there is room again, streams taking turns. What arrives must be taken whole in on_data
- * and reported with cv_stream_consumed once it has left, which opens the SSH window again; a window
- * (1 MiB) is what a stream can hold at most.
+ * Backpressure: cv_stream_write takes what the peer's window and a backlog of some 100 ms allow;
+ * on_writable comes when there is room again, streams taking turns. What arrives must be taken
+ * whole in on_data and reported with cv_stream_consumed once it has left, which opens the SSH
+ * window again. A window is what a stream can hold at most: window_bytes, or up to window_max_bytes
+ * where it is read as fast as a long path asks for (flow/credit.h).
  *
  * A link of culvert.v1 whose socket is lost waits `resume_ms` for another one: streams stay and may
  * be written as far as the replay buffer goes. The agent dials, makes a claim (cv_link_claim), and
@@ -34,6 +35,7 @@ struct cv_link;
 struct cv_link_claim;
 struct cv_log;
 struct cv_metrics_block;
+struct cv_ration;
 struct cv_ssh_host_key;
 struct cv_stream;
 struct cv_worker;
@@ -50,15 +52,18 @@ struct cv_link_options {
     const struct cv_ssh_host_key *host_key; /* relay; borrowed for the link's life */
     const char *ciphers;                    /* comma-separated SSH names; NULL: all, best first */
     uint32_t max_channels;
-    uint32_t window_bytes; /* receive window of a stream */
-    bool has_compression;  /* offer zlib@openssh.com */
+    uint32_t window_bytes;     /* receive window of a stream at first … */
+    uint32_t window_max_bytes; /* … and as far as it may grow; less: not at all */
+    bool has_compression;      /* offer zlib@openssh.com */
     uint64_t rekey_bytes;
     uint32_t rekey_ms;
     uint32_t handshake_ms;
     uint32_t keepalive_ms;     /* SSH keep-alive */
     uint32_t ping_interval_ms; /* WebSocket ping after so much silence */
     uint32_t pong_timeout_ms;  /* dead after so much silence behind the ping */
-    size_t replay_bytes;
+    size_t replay_bytes;       /* kept until acknowledged; likewise */
+    size_t replay_max_bytes;
+    struct cv_ration *ration; /* what grows takes it from here; NULL: nothing grows. Referenced */
     uint64_t max_frame_bytes;
     uint64_t resume_ms;               /* how long a link waits for a new socket; 0: not at all */
     uint8_t id[16];                   /* the link's name, in claims */
@@ -192,6 +197,9 @@ void cv_stream_set_ops(struct cv_stream *stream, const struct cv_stream_ops *ops
 /* Takes as much of `data` as can be sent now; returns how much. Less than all: on_writable follows.
  */
 size_t cv_stream_write(struct cv_stream *stream, struct cv_slice data);
+
+/* The most that can come before anything is consumed. */
+size_t cv_stream_window_max(const struct cv_stream *stream);
 
 /* `len` bytes of on_data have left on the other side. */
 void cv_stream_consumed(struct cv_stream *stream, size_t len);

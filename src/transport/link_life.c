@@ -30,6 +30,14 @@ static uint64_t stall_ms(const struct cv_link *link)
     return (uint64_t)link->options.ping_interval_ms + link->options.pong_timeout_ms;
 }
 
+/* Since when it has taken nothing. What it acknowledges tells: pings and acknowledgements pass the
+ * bytes that wait for it, and its kernel takes those from us whether or not it reads. */
+static uint64_t stalled_ms(const struct cv_link *link)
+{
+    bool has_acks = link->seq.is_resumable && cv_link_seq_in_flight(&link->seq);
+    return has_acks ? link->seq.last_ack_ms : link->taken_ms;
+}
+
 /* How long an answer may take where somebody waits for it. */
 static uint64_t answer_ms(const struct cv_link *link)
 {
@@ -77,8 +85,8 @@ static uint64_t next_deadline(const struct cv_link *link)
     uint64_t ping = link->ping_sent_ms ? heard_ms(link) + link->ping_limit_ms : ping_due_ms(link);
     if (ping < due)
         due = ping;
-    if (link->conn && link_has_unsent(link) && link->taken_ms + stall_ms(link) < due)
-        due = link->taken_ms + stall_ms(link);
+    if (link->conn && link_has_unsent(link) && stalled_ms(link) + stall_ms(link) < due)
+        due = stalled_ms(link) + stall_ms(link);
     return link->seq.ack_due_ms < due ? link->seq.ack_due_ms : due;
 }
 
@@ -100,9 +108,9 @@ static void check_reading(struct cv_link *link, uint64_t now_ms)
     if (taken != link->taken || !link_has_unsent(link)) {
         link->taken = taken;
         link->taken_ms = now_ms;
-    } else if (now_ms - link->taken_ms >= stall_ms(link)) {
-        link_fail(link, cv_status(CV_WS_POLICY), "the peer does not read");
     }
+    if (link_has_unsent(link) && now_ms >= stalled_ms(link) + stall_ms(link))
+        link_fail(link, cv_status(CV_WS_POLICY), "the peer does not read");
 }
 
 static void send_ping(struct cv_link *link, uint64_t now_ms, uint64_t limit_ms)
@@ -128,9 +136,10 @@ static bool is_path_moving(struct cv_link *link, uint64_t now_ms)
 static void check_life(struct cv_link *link, uint64_t now_ms)
 {
     if (!link->ping_sent_ms) {
-        if (now_ms >= ping_due_ms(link))
-            send_ping(link, now_ms,
-                      is_busy(link) ? answer_ms(link) : link->options.pong_timeout_ms);
+        if (now_ms < ping_due_ms(link))
+            return;
+        link_size_on_rest(link);
+        send_ping(link, now_ms, is_busy(link) ? answer_ms(link) : link->options.pong_timeout_ms);
         return;
     }
     if (now_ms - heard_ms(link) < link->ping_limit_ms)
@@ -191,12 +200,20 @@ void link_on_pong(struct cv_link *link)
     uint64_t sample = cv_worker_now_ms(link->worker) - link->ping_sent_ms;
     uint32_t rtt_ms = sample > 600000 ? 600000 : (uint32_t)sample;
     /* RFC 6298 §2: smoothing by an eighth. */
+    /* On a moving path ping_sent_ms was put off. */
+    link_size_on_pong(link, cv_worker_now_ms(link->worker) - link->asked_ms);
     link->ping_rtt_ms =
         link->ping_rtt_ms ? (link->ping_rtt_ms * 7 + rtt_ms + 4) / 8 : rtt_ms + !rtt_ms;
     link->ping_sent_ms = 0;
     link_count_pong(link);
     if (link->ops->on_pong)
         link->ops->on_pong(link->arg, rtt_ms);
+}
+
+void link_ask(struct cv_link *link)
+{
+    if (link->conn && !link->ping_sent_ms)
+        send_ping(link, cv_worker_now_ms(link->worker), link->options.pong_timeout_ms);
 }
 
 void link_on_sent(struct cv_link *link)

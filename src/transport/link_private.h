@@ -8,6 +8,8 @@
 #define CV_TRANSPORT_LINK_PRIVATE_H
 
 #include "base/fsm.h"
+#include "flow/credit.h"
+#include "flow/pace.h"
 #include "net/conn.h"
 #include "net/worker.h"
 #include "proto/link/resume.h"
@@ -17,10 +19,12 @@
 #include "transport/link.h"
 
 enum {
-    /* What may wait in front of a new stream's bytes, on its way to the kernel. */
+    /* What may wait in front of a new stream's bytes, on its way to the kernel: what the path takes
+     * in so long, within these bounds. */
+    LINK_BACKLOG_MS = 100,
+    LINK_BACKLOG_LEAST = 16 * 1024,
     LINK_BACKLOG = 256 * 1024,
-    LINK_OUT_LOW = 64 * 1024,
-    LINK_OUT_HIGH = 128 * 1024,
+    LINK_OUT_HIGH = 128 * 1024, /* nothing more is framed */
     LINK_OUT_CAP = 1024 * 1024,
     /* One frame: its length fits the two-byte form, and a stream's bytes wait for at most this. */
     LINK_FRAME_BYTES = 65535,
@@ -50,6 +54,8 @@ struct link_told {
 struct cv_stream {
     struct cv_link *link;
     struct cv_ssh_channel *channel;
+    struct cv_credit window; /* its receive window */
+    size_t taken;            /* from the link's ration, for it */
     const struct cv_stream_ops *ops;
     void *arg;
     char correlation[CV_STREAM_CORRELATION_MAX + 1];
@@ -61,6 +67,11 @@ struct cv_link {
     struct cv_ws *ws;     /* of the last socket */
     struct cv_ssh *ssh;
     struct cv_link_seq seq;
+    struct cv_credit replay; /* the size of seq.replay */
+    struct cv_pace pace;     /* how much may be framed and not acknowledged */
+    bool was_paced;          /* it has held bytes back since the last round trip was measured */
+    bool was_full;           /* the replay buffer has, since it was grown last */
+    struct cv_ration *ration;
     struct cv_buf held; /* bytes for SSH that it could not take yet */
     struct cv_buf text; /* a control message that came in pieces */
     struct cv_fsm state;
@@ -92,6 +103,23 @@ struct cv_link {
     struct link_told told;
 };
 
+/* link_size.c: windows and buffers that follow the path. */
+void link_size_init(struct cv_link *link);
+void link_size_done(struct cv_link *link);
+void link_size_restart(struct cv_link *link); /* another path */
+void link_size_on_pong(struct cv_link *link, uint64_t rtt_ms);
+void link_size_on_ack(struct cv_link *link, size_t len);
+void link_size_on_rest(struct cv_link *link); /* nothing is under way: gives memory back */
+/* Bytes that may be framed now: 0, or worth a frame. */
+size_t link_size_may_frame(struct cv_link *link);
+/* The most that may wait for the kernel. */
+size_t link_size_backlog(const struct cv_link *link);
+/* The most that may wait for SSH. */
+size_t link_size_held(const struct cv_link *link);
+void link_size_stream_init(struct cv_stream *stream);
+void link_size_stream_used(struct cv_stream *stream, size_t len); /* `len` bytes were consumed */
+void link_size_stream_done(struct cv_stream *stream);
+
 /* stream.c: hands SSH what came, and its events to whom they concern. */
 void link_feed_ssh(struct cv_link *link, uint8_t *data, size_t len);
 void link_pump_ssh(struct cv_link *link);
@@ -118,6 +146,7 @@ void link_count_refused(struct cv_link *link, uint32_t ssh_reason);
 bool link_has_unsent(const struct cv_link *link);
 void link_arm_timer(struct cv_link *link);
 void link_on_timer(void *arg);
+void link_ask(struct cv_link *link);     /* a ping on a path that is new: how long it is */
 void link_on_life(struct cv_link *link); /* bytes have come */
 void link_on_pong(struct cv_link *link);
 /* Bytes have been sent: on a link that has been silent they are followed by a probe. */

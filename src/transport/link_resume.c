@@ -162,5 +162,6 @@ struct cv_status cv_link_attach(struct cv_link *link, struct cv_conn *conn, uint
            CV_F_UINT("detachedMs", now_ms - link->detached_ms),
            CV_F_UINT("replayBytes", framed - link->seq.framed));
     link_adopt(link, conn, early);
+    link_ask(link);
     return cv_ok();
 }

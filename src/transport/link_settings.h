@@ -8,10 +8,17 @@
 
 #include <stdint.h>
 
-/* Initializers of a struct cv_link_options from the configuration `c`; replay_bytes is the
- * caller's, since the relay gives each link a share. */
+/* What a stream can hold at most, see cv_stream_window_max. */
+#define CV_LINK_WINDOW_MAX(c)                                                                      \
+    ((size_t)((c)->ssh_window_bytes > (c)->ssh_window_max_bytes ? (c)->ssh_window_bytes            \
+                                                                : (c)->ssh_window_max_bytes))
+
+/* Initializers of a struct cv_link_options from the configuration `c`; replay_bytes and ration are
+ * the caller's, since the relay gives each link a share. */
 #define CV_LINK_SETTINGS(c)                                                                        \
     .max_channels = (c)->ssh_max_channels, .window_bytes = (uint32_t)(c)->ssh_window_bytes,        \
+    .window_max_bytes = (uint32_t)(c)->ssh_window_max_bytes,                                       \
+    .replay_max_bytes = (size_t)(c)->link_replay_max_bytes,                                        \
     .has_compression = (c)->ssh_compression, .rekey_bytes = (c)->ssh_rekey_bytes,                  \
     .rekey_ms = (uint32_t)(c)->ssh_rekey_interval_ms,                                              \
     .handshake_ms = (uint32_t)(c)->ssh_handshake_timeout_ms,                                       \

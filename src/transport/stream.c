@@ -24,6 +24,7 @@ static struct cv_stream *stream_of(const struct cv_ssh_event *event)
 
 static void forget(struct cv_stream *stream)
 {
+    link_size_stream_done(stream);
     cv_ssh_channel_set_arg(stream->channel, NULL);
     free(stream);
 }
@@ -62,6 +63,7 @@ static void take_open(struct cv_link *link, const struct cv_ssh_event *event)
         return;
     }
     *stream = (struct cv_stream){.link = link, .channel = event->channel};
+    link_size_stream_init(stream);
     cv_ssh_channel_set_arg(event->channel, stream);
     if (link->options.is_culvert)
         (void)cv_slice_to_str(event->open.origin_host, stream->correlation,
@@ -113,6 +115,7 @@ static void take_event(struct cv_link *link, const struct cv_ssh_event *event)
     case CV_SSH_ESTABLISHED:
         cv_fsm_set(&link->state, LINK_UP);
         link_bind(link);
+        link_ask(link);
         if (link->ops->on_up)
             link->ops->on_up(link->arg);
         break;
@@ -193,6 +196,7 @@ void link_feed_ssh(struct cv_link *link, uint8_t *data, size_t len)
         feed(link, data, len);
         return;
     }
+    link->held.cap = link_size_held(link);
     if (!cv_is_ok(cv_buf_append(&link->held, data, len)))
         link_fail(link, cv_status(CV_WS_POLICY), "the peer sends more than its windows allow");
 }
@@ -270,6 +274,7 @@ struct cv_status cv_stream_open(struct cv_link *link, enum cv_stream_kind kind, 
     if (!stream)
         return cv_status(CV_NO_MEMORY);
     *stream = (struct cv_stream){.link = link, .ops = ops, .arg = arg};
+    link_size_stream_init(stream);
     stream->channel = cv_ssh_channel_open(
         link->ssh, kind == CV_STREAM_DIRECT ? CV_SSH_DIRECT_TCPIP : CV_SSH_FORWARDED_TCPIP,
         cv_slice_str(host), port,
@@ -322,11 +327,17 @@ size_t cv_stream_write(struct cv_stream *stream, struct cv_slice data)
     return cv_ssh_channel_write(stream->channel, data);
 }
 
+size_t cv_stream_window_max(const struct cv_stream *stream)
+{
+    return stream->window.most;
+}
+
 void cv_stream_consumed(struct cv_stream *stream, size_t len)
 {
     if (!len || link_is_ending(stream->link))
         return;
     cv_ssh_channel_consumed(stream->channel, len);
+    link_size_stream_used(stream, len);
     link_touch(stream->link);
 }
 

@@ -20,7 +20,9 @@ enum {
 static void check_counters(const struct sim *sim, struct sim_end *end)
 {
     const struct cv_link_seq *seq = &end->link->seq;
-    cv_fuzz_must(cv_buf_len(&seq->replay) <= sim->schedule->replay_bytes);
+    cv_fuzz_must(cv_buf_len(&seq->replay) <=
+                 sim->schedule->replay_bytes + (uint64_t)sim->schedule->growth_bytes);
+    cv_fuzz_must(cv_buf_len(&seq->replay) <= end->link->replay.bytes);
     cv_fuzz_must(seq->received >= end->received && seq->acked >= end->acked);
     cv_fuzz_must(seq->framed >= seq->acked);
     cv_fuzz_must(seq->framed <= seq->acked + cv_buf_len(&seq->replay));
@@ -102,6 +104,7 @@ static void start(struct sim *sim, const struct cv_ssh_host_key *key)
             .host_key = at == SIM_RELAY ? key : NULL,
             .max_channels = SIM_STREAMS_MAX,
             .window_bytes = sim->schedule->window_bytes,
+            .window_max_bytes = sim->schedule->window_max_bytes,
             .rekey_bytes = sim->schedule->rekey_bytes,
             .rekey_ms = 3600000,
             .handshake_ms = HANDSHAKE_MS,
@@ -109,12 +112,17 @@ static void start(struct sim *sim, const struct cv_ssh_host_key *key)
             .ping_interval_ms = 30000,
             .pong_timeout_ms = 15000,
             .replay_bytes = sim->schedule->replay_bytes,
+            .replay_max_bytes = sim->schedule->replay_max_bytes,
             .max_frame_bytes = 1 << 20,
             .resume_ms = sim->schedule->never_redials ? SHORT_WINDOW_MS : WINDOW_MS,
             .id = "sixteen letters",
         };
         struct sim_end *end = &sim->sides[at];
-        *end = (struct sim_end){.sim = sim, .at = (enum sim_side)at};
+        *end = (struct sim_end){.sim = sim,
+                                .at = (enum sim_side)at,
+                                .ration = cv_ration_new(sim->schedule->growth_bytes, NULL)};
+        cv_fuzz_must(end->ration);
+        options.ration = end->ration;
         cv_fuzz_must(cv_is_ok(cv_link_new(sim->worker, ends[at], &options, cv_slice(NULL, 0),
                                           &link_ops, end, NULL, &end->link)));
     }
@@ -241,6 +249,10 @@ struct sim_result sim_run(const struct sim_schedule *schedule, const struct cv_s
     if (!result.was_carried)
         check_ending(&sim);
     part(&sim);
+    for (int at = 0; at < SIM_SIDES; at++) {
+        cv_fuzz_must(cv_ration_taken(sim.sides[at].ration) == 0);
+        cv_ration_unref(&sim.sides[at].ration);
+    }
     sim_dial_stop(&sim);
     sim_flows_stop(&sim);
     cv_worker_timer_stop(sim.worker, &sim.event);

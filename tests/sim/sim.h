@@ -51,6 +51,8 @@ struct sim_schedule {
     uint32_t consume_ms;       /* what came on a stream is passed on so much later */
     uint32_t redial_ms, dial_timeout_ms;
     uint32_t replay_bytes, window_bytes;
+    uint32_t replay_max_bytes, window_max_bytes; /* as far as they may grow … */
+    uint32_t growth_bytes;                       /* … each side's together */
     uint32_t rekey_bytes;
     bool never_redials;
     enum sim_side closer; /* who says goodbye */

@@ -73,7 +73,8 @@ static void on_data(void *arg, struct cv_slice data)
         cv_fuzz_must(data.data[i] == byte_at(flow, !flow->at, flow->received + i));
     flow->received += data.len;
     flow->unconsumed += data.len;
-    cv_fuzz_must(flow->unconsumed <= sim->schedule->window_bytes);
+    cv_fuzz_must(flow->unconsumed <= cv_stream_window_max(flow->stream));
+    cv_fuzz_must(flow->unconsumed <= sim->schedule->window_bytes + sim->schedule->growth_bytes);
     if (!sim->schedule->consume_ms)
         on_consume(flow);
     else if (!cv_timer_is_running(&flow->consume))

@@ -6,6 +6,7 @@
 #define CV_TESTS_SIM_PRIVATE_H
 
 #include "base/fuzz.h"
+#include "flow/ration.h"
 #include "sim.h"
 #include "transport/link_private.h"
 
@@ -29,6 +30,7 @@ struct sim_end {
     struct sim *sim;
     enum sim_side at;
     struct cv_link *link; /* NULL once it has ended */
+    struct cv_ration *ration;
     bool was_up;
     uint64_t received, acked, counter; /* when last looked at */
 };

@@ -81,4 +81,7 @@ void sim_schedule_read(const uint8_t *data, size_t len, struct sim_schedule *sch
     }
     for (unsigned i = 0; i < schedule->path_count; i++)
         take_path(&from, &schedule->paths[i], i == 0, i + 1 < schedule->path_count);
+    schedule->replay_max_bytes = take_scaled(&from, 21);
+    schedule->window_max_bytes = take_scaled(&from, 20);
+    schedule->growth_bytes = take_scaled(&from, 21);
 }

@@ -4,6 +4,7 @@
 #include "base/json.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 static const char *const type_names[CV_LINK_CONTROL_COUNT] = {
 #define CV_LINK_CONTROL_NAME(name, text) [CV_LINK_##name] = text,
@@ -14,9 +15,11 @@ static const char *const type_names[CV_LINK_CONTROL_COUNT] = {
 /* Offsets and times stay below 2^53, which every JSON reader represents exactly. */
 #define JSON_INT_MAX ((json_int_t)1 << 53)
 
-struct cv_status cv_link_ack_encode(uint64_t received, struct cv_buf *out)
+struct cv_slice cv_link_ack_encode(uint64_t received, char space[CV_LINK_ACK_TEXT_MAX])
 {
-    return cv_buf_printf(out, "{\"type\":\"ack\",\"received\":%" PRIu64 "}", received);
+    int len = snprintf(space, CV_LINK_ACK_TEXT_MAX, "{\"type\":\"ack\",\"received\":%" PRIu64 "}",
+                       received);
+    return cv_slice(space, (size_t)len);
 }
 
 static bool add_text(json_t *object, const char *key, const char *value)
@@ -26,8 +29,9 @@ static bool add_text(json_t *object, const char *key, const char *value)
 
 struct cv_status cv_link_control_encode(const struct cv_link_control *control, struct cv_buf *out)
 {
+    char ack[CV_LINK_ACK_TEXT_MAX];
     if (control->type == CV_LINK_ACK)
-        return cv_link_ack_encode(control->received, out);
+        return cv_buf_append_slice(out, cv_link_ack_encode(control->received, ack));
     json_t *object = json_object();
     bool is_made =
         object && add_text(object, "type", type_names[control->type]) &&

@@ -39,8 +39,9 @@ struct cv_link_control {
 /* Appends the JSON text to `out`. CV_NO_RESOURCES or CV_NO_MEMORY leave `out` as it was. */
 struct cv_status cv_link_control_encode(const struct cv_link_control *control, struct cv_buf *out);
 
-/* An ack, without the rest of the struct. */
-struct cv_status cv_link_ack_encode(uint64_t received, struct cv_buf *out);
+/* The text of an ack, into `space`, which the slice points to. */
+enum { CV_LINK_ACK_TEXT_MAX = 64 };
+struct cv_slice cv_link_ack_encode(uint64_t received, char space[CV_LINK_ACK_TEXT_MAX]);
 
 /* CV_WS_POLICY for what is not an object, too long, of an unknown shape or with a value out of
  * range, CV_NO_MEMORY. CV_AGAIN for a type that is not known: to be ignored, so that later versions

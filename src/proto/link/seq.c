@@ -33,14 +33,21 @@ void cv_link_seq_framed(struct cv_link_seq *seq, size_t len, uint64_t now_ms)
     if (!seq->rtt_offset && len) {
         seq->rtt_offset = seq->framed;
         seq->rtt_start_ms = now_ms;
+        seq->rtt_start_acked = seq->acked;
     }
 }
 
 void cv_link_seq_received(struct cv_link_seq *seq, size_t len, uint64_t now_ms)
 {
     seq->received += len;
-    if (seq->is_resumable && len && seq->ack_due_ms == UINT64_MAX)
+    if (!seq->is_resumable || !len)
+        return;
+    if (seq->ack_due_ms == UINT64_MAX) {
+        seq->ack_since_ms = now_ms;
         seq->ack_due_ms = now_ms + CV_LINK_ACK_MS;
+    }
+    if (seq->received - seq->ack_sent >= CV_LINK_ACK_SOON_BYTES)
+        seq->ack_due_ms = seq->ack_since_ms + CV_LINK_ACK_SOON_MS;
 }
 
 bool cv_link_seq_ack_is_due(const struct cv_link_seq *seq, uint64_t now_ms)
@@ -62,7 +69,17 @@ static void sample_rtt(struct cv_link_seq *seq, uint64_t now_ms)
     uint32_t rtt_ms = sample > 600000 ? 600000 : (uint32_t)sample;
     /* RFC 6298 §2: smoothing by an eighth. */
     seq->rtt_ms = seq->rtt_ms ? (seq->rtt_ms * 7 + rtt_ms + 4) / 8 : rtt_ms + !rtt_ms;
+    seq->sample_bytes = (size_t)(seq->rtt_offset - seq->rtt_start_acked);
+    seq->sample_ms = rtt_ms + !rtt_ms;
     seq->rtt_offset = 0;
+}
+
+bool cv_link_seq_take_sample(struct cv_link_seq *seq, size_t *bytes, uint32_t *ms)
+{
+    *bytes = seq->sample_bytes;
+    *ms = seq->sample_ms;
+    seq->sample_ms = 0;
+    return *ms != 0;
 }
 
 struct cv_status cv_link_seq_acked(struct cv_link_seq *seq, uint64_t offset, uint64_t now_ms)

@@ -22,19 +22,27 @@
 
 enum {
     CV_LINK_ACK_BYTES = 64 * 1024, /* acknowledge at least every so many received bytes … */
-    CV_LINK_ACK_MS = 250,          /* … and this long after the first unacknowledged one */
+    CV_LINK_ACK_MS = 250,          /* … and this long after the first unacknowledged one, … */
+    /* … or so long where so many have come: a slow path that is full is judged by how long
+     * acknowledgements take. */
+    CV_LINK_ACK_SOON_BYTES = 4 * 1024,
+    CV_LINK_ACK_SOON_MS = 50,
 };
 
 struct cv_link_seq {
     struct cv_buf replay;
     bool is_resumable;
-    uint64_t acked;      /* offset of the first byte in replay */
-    uint64_t framed;     /* offset of the first byte not handed to the socket */
-    uint64_t received;   /* bytes taken from the peer */
-    uint64_t ack_sent;   /* the last offset told to the peer */
-    uint64_t ack_due_ms; /* UINT64_MAX: nothing to acknowledge */
-    uint64_t rtt_offset; /* a sample runs until the peer acknowledges this offset; 0: none runs */
+    uint64_t acked;        /* offset of the first byte in replay */
+    uint64_t framed;       /* offset of the first byte not handed to the socket */
+    uint64_t received;     /* bytes taken from the peer */
+    uint64_t ack_sent;     /* the last offset told to the peer */
+    uint64_t ack_due_ms;   /* UINT64_MAX: nothing to acknowledge */
+    uint64_t ack_since_ms; /* when the first unacknowledged byte came */
+    uint64_t rtt_offset;   /* a sample runs until the peer acknowledges this offset; 0: none runs */
     uint64_t rtt_start_ms;
+    uint64_t rtt_start_acked; /* what was acknowledged when it began */
+    size_t sample_bytes;      /* the latest sample: what stood before its end … */
+    uint32_t sample_ms;   /* … and how long that took, with the peer's delay; 0: was looked at */
     uint64_t last_ack_ms; /* when the peer last acknowledged something new, or framing restarted */
     uint32_t rtt_ms;      /* smoothed round trip time with the peer's delay in it; 0: unknown */
 };
@@ -61,6 +69,10 @@ uint64_t cv_link_seq_take_ack(struct cv_link_seq *seq);
 /* The peer has everything up to `offset`. CV_WS_POLICY when it acknowledges what was never framed;
  * an offset that is behind the last one is ignored (acknowledgements are idempotent). */
 struct cv_status cv_link_seq_acked(struct cv_link_seq *seq, uint64_t offset, uint64_t now_ms);
+
+/* The latest sample of a round trip, once: how many bytes were acknowledged, and how long after the
+ * last of them was framed (at least 1 ms). False: there is none that was not taken. */
+bool cv_link_seq_take_sample(struct cv_link_seq *seq, size_t *bytes, uint32_t *ms);
 
 /* After a resume: the peer has `offset` bytes; everything behind it will be framed again.
  * CV_WS_POLICY when the offset lies outside what is kept; nothing is changed then. */

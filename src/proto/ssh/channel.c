@@ -70,7 +70,7 @@ struct cv_ssh_channel *cv_ssh_channel_make(struct cv_ssh *ssh, enum cv_ssh_chann
     channel->ssh = ssh;
     channel->id = id;
     channel->fsm = (struct cv_fsm){.def = &cv_ssh_channel_states, .state = state};
-    channel->recv_window = ssh->window_bytes;
+    channel->window = channel->recv_window = ssh->window_bytes;
     return channel;
 }
 
@@ -362,9 +362,45 @@ size_t cv_ssh_channel_writable(const struct cv_ssh_channel *channel)
 static uint32_t give_back_from(const struct cv_ssh_channel *channel)
 {
     enum { LEAST = 32768 };
-    uint32_t window = channel->ssh->window_bytes;
+    uint32_t window = channel->window;
     uint32_t eighth = window / 8 > LEAST ? window / 8 : LEAST;
     return eighth < window / 2 ? eighth : window / 2;
+}
+
+/* A window that was made smaller gets there by not giving back what it has too much. */
+static void keep_back(struct cv_ssh_channel *channel)
+{
+    size_t credit = cv_ssh_channel_credit(channel);
+    size_t excess = credit > channel->window ? credit - channel->window : 0;
+    channel->give_back -= excess < channel->give_back ? (uint32_t)excess : channel->give_back;
+}
+
+void cv_ssh_channel_set_window(struct cv_ssh_channel *channel, size_t bytes)
+{
+    assert(bytes && bytes <= CV_SSH_WINDOW_MAX);
+    if (!cv_ssh_channel_is(channel, CV_SSH_CHANNEL_IS_OPEN) || channel->is_eof_received)
+        return;
+    size_t credit = cv_ssh_channel_credit(channel);
+    channel->window = (uint32_t)bytes;
+    keep_back(channel);
+    if (bytes <= credit)
+        return;
+    channel->give_back += (uint32_t)(bytes - credit);
+    set_due(channel, &channel->is_adjust_due);
+    flush_or_wait(channel);
+}
+
+size_t cv_ssh_channel_credit(const struct cv_ssh_channel *channel)
+{
+    return (size_t)channel->recv_window + channel->unconsumed + channel->give_back;
+}
+
+size_t cv_ssh_credit(const struct cv_ssh *ssh)
+{
+    size_t credit = 0;
+    for (uint32_t id = 0; id < ssh->used_ids; id++)
+        credit += ssh->channels[id] ? ssh->channels[id]->recv_window : 0;
+    return credit;
 }
 
 void cv_ssh_channel_consumed(struct cv_ssh_channel *channel, size_t len)
@@ -372,6 +408,7 @@ void cv_ssh_channel_consumed(struct cv_ssh_channel *channel, size_t len)
     assert(len <= channel->unconsumed);
     channel->unconsumed -= (uint32_t)len;
     channel->give_back += (uint32_t)len;
+    keep_back(channel);
     if (!cv_ssh_channel_is(channel, CV_SSH_CHANNEL_IS_OPEN) || channel->is_eof_received ||
         channel->give_back < give_back_from(channel))
         return;

@@ -20,6 +20,7 @@ enum {
     STREAMS = 24,
     CHANNELS = 6,
     WINDOW = 4096,
+    WINDOW_MOST = 4 * WINDOW,
     REKEYS_MAX = 8, /* more without data would be refused */
     ACTS_MAX = 2000,
     ROUNDS_MAX = 4000,
@@ -88,7 +89,7 @@ static void on_data(size_t number, size_t from, struct end *end, struct cv_slice
         cv_fuzz_must(data.data[i] == byte_at(number, from, end->read + i));
     end->read += data.len;
     end->unconsumed += data.len;
-    cv_fuzz_must(end->unconsumed <= WINDOW && !end->has_eof && !end->is_cut);
+    cv_fuzz_must(end->unconsumed <= WINDOW_MOST && !end->has_eof && !end->is_cut);
     if (takes)
         consume(end, data.len);
 }
@@ -215,6 +216,8 @@ static void act_on_stream(struct world *w, size_t side, size_t number, uint8_t w
         break;
     case 1:
         consume(end, much);
+        if (much % 3 == 0)
+            cv_ssh_channel_set_window(end->channel, 1 + much % WINDOW_MOST);
         break;
     case 2:
         end->is_eof_sent = true;

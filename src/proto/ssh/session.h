@@ -76,6 +76,7 @@ struct cv_ssh_channel {
     uint32_t peer_id;                                   /* set once it is known */
     uint32_t send_window;                               /* bytes that the peer still lets us send */
     uint32_t send_packet;                               /* bytes per packet to it */
+    uint32_t window;                                    /* what recv_window is to come back to */
     uint32_t recv_window;                               /* bytes that we still let the peer send */
     uint32_t unconsumed; /* delivered, and not yet passed on by the caller */
     uint32_t give_back;  /* consumed, and not yet given back by a window adjust */

@@ -13,7 +13,6 @@ enum {
     default_keepalive_ms = 60000,
     default_keepalive_max = 3,
     most_channels = 65536,
-    most_window_bytes = 1 << 30,
 };
 
 static uint32_t or_default(uint32_t value, uint32_t otherwise)
@@ -28,7 +27,7 @@ struct cv_status cv_ssh_new(const struct cv_ssh_options *options, struct cv_buf 
     uint32_t channels = or_default(options->max_channels, default_max_channels);
     uint32_t window = or_default(options->window_bytes, default_window_bytes);
     uint32_t packet = or_default(options->max_packet_bytes, CV_SSH_DATA_MAX);
-    if (channels > most_channels || window > most_window_bytes || packet > CV_SSH_DATA_MAX ||
+    if (channels > most_channels || window > CV_SSH_WINDOW_MAX || packet > CV_SSH_DATA_MAX ||
         packet < CV_SSH_PEER_PACKET_MIN || window < CV_SSH_PEER_PACKET_MIN)
         return cv_status(CV_INVALID);
 

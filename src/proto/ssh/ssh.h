@@ -32,6 +32,8 @@
 #define CV_SSH_REQUESTS_MAX 16
 /* Global requests of the peer that may wait for the caller's answer; more of them are refused. */
 #define CV_SSH_OWED_MAX 64
+/* The largest window of a channel. */
+#define CV_SSH_WINDOW_MAX (1 << 30)
 /* The largest payload of a global request or reply that we send. */
 #define CV_SSH_REQUEST_PAYLOAD_MAX 16384
 
@@ -244,6 +246,19 @@ size_t cv_ssh_channel_writable(const struct cv_ssh_channel *channel);
  * eighth of its size (RFC 4254 §5.2). More than was delivered is a bug of the caller's, and aborts.
  */
 void cv_ssh_channel_consumed(struct cv_ssh_channel *channel, size_t len);
+
+/* Makes the window of a channel `bytes` (up to CV_SSH_WINDOW_MAX) instead of the session's
+ * window_bytes. A larger one is told to the peer at once; a smaller one comes about by consumed
+ * bytes not being given back, since what was granted cannot be revoked (RFC 4254 §5.2). Without
+ * effect on a channel that is not open, or on which the peer has sent EOF. */
+void cv_ssh_channel_set_window(struct cv_ssh_channel *channel, size_t bytes);
+
+/* The bytes that a peer may make us hold for this channel: granted, or delivered and not consumed.
+ */
+size_t cv_ssh_channel_credit(const struct cv_ssh_channel *channel);
+
+/* The bytes that the peer may still send on all channels, those that are being closed included. */
+size_t cv_ssh_credit(const struct cv_ssh *ssh);
 
 /* Bytes delivered in CHANNEL_DATA and not consumed yet. */
 size_t cv_ssh_channel_unconsumed(const struct cv_ssh_channel *channel);

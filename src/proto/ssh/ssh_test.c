@@ -219,6 +219,47 @@ static void the_window_is_given_back_in_halves(void **state)
     stop(&bench);
 }
 
+static void a_window_grows_at_once_and_shrinks_by_not_being_given_back(void **state)
+{
+    (void)state;
+    static struct bench bench;
+    struct cv_ssh_options options = {.window_bytes = 65536};
+    start(&bench, CV_SSH_SERVER, &options);
+    struct cv_ssh_channel *channel = accepted(&bench, 70, 1000, 32768);
+    cv_ssh_channel_set_window(channel, 200000);
+    struct cv_ssh_reader reader = expect_sent(&bench, CV_SSH_MSG_CHANNEL_WINDOW_ADJUST, 70);
+    assert_int_equal(sent_u32(&reader), 200000 - 65536);
+    assert_int_equal(cv_ssh_channel_credit(channel), 200000);
+    assert_int_equal(cv_ssh_credit(bench.ssh), 200000);
+    say_data(&bench, cv_ssh_channel_id(channel), 16384);
+    expect_event(&bench, CV_SSH_CHANNEL_DATA);
+    assert_int_equal(cv_ssh_channel_credit(channel), 200000);
+    assert_int_equal(cv_ssh_credit(bench.ssh), 200000 - 16384);
+    cv_ssh_channel_set_window(channel, 65536);
+    cv_ssh_channel_consumed(channel, 16384);
+    for (size_t left = 200000 - 16384; left >= 65536 + 16384; left -= 16384) {
+        assert_int_equal(cv_ssh_channel_credit(channel), left);
+        say_data(&bench, cv_ssh_channel_id(channel), 16384);
+        expect_event(&bench, CV_SSH_CHANNEL_DATA);
+        cv_ssh_channel_consumed(channel, 16384);
+    }
+    expect_sent_nothing(&bench);
+    /* Back at its size, it is given back as ever. */
+    for (int i = 0; i < 3; i++) {
+        say_data(&bench, cv_ssh_channel_id(channel), 16384);
+        expect_event(&bench, CV_SSH_CHANNEL_DATA);
+        cv_ssh_channel_consumed(channel, 16384);
+    }
+    assert_int_equal(cv_ssh_channel_credit(channel), 65536);
+    (void)expect_sent(&bench, CV_SSH_MSG_CHANNEL_WINDOW_ADJUST, 70);
+    /* None for a peer that has said that it sends no more. */
+    say_channel(&bench, CV_SSH_MSG_CHANNEL_EOF, cv_ssh_channel_id(channel));
+    expect_event(&bench, CV_SSH_CHANNEL_EOF);
+    cv_ssh_channel_set_window(channel, 200000);
+    expect_sent_nothing(&bench);
+    stop(&bench);
+}
+
 static void extended_data_is_dropped_and_given_back(void **state)
 {
     (void)state;
@@ -476,6 +517,7 @@ int main(void)
         cmocka_unit_test(writes_keep_to_window_packet_and_room),
         cmocka_unit_test(channels_get_their_turn_to_write),
         cmocka_unit_test(the_window_is_given_back_in_halves),
+        cmocka_unit_test(a_window_grows_at_once_and_shrinks_by_not_being_given_back),
         cmocka_unit_test(extended_data_is_dropped_and_given_back),
         cmocka_unit_test(a_cancelled_open_is_closed_when_it_is_confirmed),
         cmocka_unit_test(an_answer_may_come_later_or_be_no),
