@@ -205,7 +205,7 @@ static void on_link_detached(void *arg, struct cv_status why, const struct cv_er
            CV_F_UINT("streams", cv_link_streams(session->link)),
            CV_F_UINT("windowMs", relay->config->link_resume_window_ms));
     cv_pool_look(&session->pool); /* who waits may go another way */
-    if (session->is_diagnosing) /* nobody comes back for it */
+    if (session->is_diagnosing)   /* nobody comes back for it */
         cv_link_close(session->link, cv_status(CV_LINK_LOST), "the diagnosis is over");
 }
 

@@ -10,7 +10,13 @@
 
 #include <stdio.h>
 
-enum { stream_count = 120, stream_max = 300000, channel_max = 10, window = 65536, window_most = 4 * window };
+enum {
+    stream_count = 120,
+    stream_max = 300000,
+    channel_max = 10,
+    window = 65536,
+    window_most = 4 * window
+};
 
 struct stream;
 
