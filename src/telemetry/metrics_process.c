@@ -14,6 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* An address space of 2^64 bytes; the address sanitizer takes more than 2^32 pages. */
+#define PAGES_MAX (UINT64_MAX / 4096)
+
 /* proc(5): virtual and resident size in pages stand first in statm. */
 struct cv_process_memory cv_process_memory(void)
 {
@@ -27,8 +30,8 @@ struct cv_process_memory cv_process_memory(void)
     (void)close(fd);
     text[len > 0 ? len : 0] = '\0';
     struct cv_slice rest = cv_slice_str(text);
-    if (page <= 0 || !cv_slice_to_u64(cv_slice_split(&rest, ' '), UINT32_MAX, &virtual_pages) ||
-        !cv_slice_to_u64(cv_slice_split(&rest, ' '), UINT32_MAX, &resident_pages))
+    if (page <= 0 || !cv_slice_to_u64(cv_slice_split(&rest, ' '), PAGES_MAX, &virtual_pages) ||
+        !cv_slice_to_u64(cv_slice_split(&rest, ' '), PAGES_MAX, &resident_pages))
         return (struct cv_process_memory){0};
     return (struct cv_process_memory){virtual_pages * (uint64_t)page,
                                       resident_pages * (uint64_t)page};
