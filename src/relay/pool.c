@@ -178,7 +178,9 @@ static void on_stream_refused(void *arg, uint32_t reason, struct cv_slice text)
     struct cv_pipe *pipe = arg;
     struct cv_status why = cv_status(cv_upstream_refusal(reason, text));
     pipe->stream = NULL;
-    if (why.id == CV_CHANNEL_LIMIT && !pipe->is_canary && learn_limit(pipe->pool)) {
+    /* What our agent lacks besides streams (descriptors, memory) may be there the next moment. */
+    bool is_count = why.id == CV_CHANNEL_LIMIT && !cv_slice_starts_with(text, "agent-busy");
+    if (is_count && !pipe->is_canary && learn_limit(pipe->pool)) {
         leave_list(pipe);
         why = wait_in_queue(pipe);
         if (cv_is_ok(why))

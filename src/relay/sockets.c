@@ -174,6 +174,8 @@ void cv_relay_close_sockets(struct cv_relay_worker *worker, bool is_private)
 {
     struct cv_relay *relay = worker->relay;
     bool is_handed_over = atomic_load(&relay->is_handed_over);
+    if (cv_worker_is_stopping(worker->worker))
+        return; /* a drain that was told too late: the worker closes, or has closed, them itself */
     for (size_t i = 0; i < relay->socket_count; i++) {
         struct cv_relay_socket *socket = &relay->sockets[i];
         if (socket->worker != worker || socket->is_private != is_private)

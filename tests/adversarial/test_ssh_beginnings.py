@@ -354,4 +354,4 @@ def test_row_28_requests_in_a_key_exchange_end_it(target):
         peer.establish()
         peer.offer()
         peer.send(GLOBAL, string("x@y"), b"\1")
-        assert is_ended(peer)
+        assert is_ended(peer, 60)

@@ -173,7 +173,9 @@ def test_an_ollama_that_fails_is_explained(demo_env, tmp_path):
         "        self.rfile.read(int(self.headers['Content-Length']))\n"
         "        self.answer(500, b'{\"error\": \"not enough memory\"}')\n"
         "    def log_message(self, *args): pass\n"
-        "server = http.server.ThreadingHTTPServer(('127.0.0.1', 11434), H)\n"
+        "class S(http.server.ThreadingHTTPServer):\n"
+        "    def handle_error(self, *args): pass\n"
+        "server = S(('127.0.0.1', 11434), H)\n"
         "print('up', flush=True)\n"
         "server.serve_forever()\n")
     done = in_a_network_of_its_own(

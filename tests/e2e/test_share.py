@@ -150,7 +150,9 @@ def test_public_is_refused_where_the_operator_does_not_permit_it(world):
     assert "no public tunnels" in json.dumps(refused)
     assert relay.fetch("/t/home/x", world.token("alice")).status == 404
     assert not relay.find("tunnel_published")  # nor without its rules, for a moment
-    agent.expect_error("gave_up").stop(code=3)
+    agent.expect_error("gave_up")
+    assert agent.wait(20) == 3
+    agent.stop(code=3)
 
 
 def test_sharing_is_switched_off_while_it_runs(world):
