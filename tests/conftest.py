@@ -21,6 +21,17 @@ from scene import Scene  # noqa: E402
 pytest_plugins = ["clauses_plugin", "rows_plugin", "interop_plugin", "figures_plugin"]
 DEFAULT_WORKERS = int(os.environ.get("CULVERT_TEST_WORKERS", "2"))
 
+# Folders and files whose bounds are wide, or that are skipped, where the program has sanitizers.
+PLAIN = ("adversarial/", "observability/", "e2e/test_hardening.py", "e2e/test_secrets.py",
+         "e2e/test_basic.py", "interop/test_scanners.py")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        place = Path(item.path).relative_to(Path(__file__).parent).as_posix()
+        if place.startswith(PLAIN):
+            item.add_marker("plain")
+
 
 def pytest_sessionstart(session):
     if not culvert.BIN.exists() and not culvert.PEERS.exists():
